@@ -1,0 +1,14 @@
+//! Kubernetes manifests from files: read as `kubectl` reads them, and made into a
+//! [`PolicySet`](hardening_engine::PolicySet).
+//!
+//! - [`read`] takes files, folders and `-` (standard input) and gives [`Manifest`]s, one per document;
+//! - [`objects`] looks into lists;
+//! - [`policy_set`] picks out what a policy set is made of, and says what is wrong with the rest.
+//!
+//! Both programs use it: the controller's `serve` mode, and `kubectl harden --policies`. So there is no
+//! Kubernetes client and nothing asynchronous here.
+
+mod read;
+mod value;
+
+pub use read::{Error, Manifest, Source, parse, read};
