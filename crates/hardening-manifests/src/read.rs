@@ -3,6 +3,7 @@
 use std::fmt;
 use std::fs;
 use std::io::{self, Read as _};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -17,6 +18,37 @@ pub struct Manifest {
     pub source: Source,
     /// What it says. Not checked to be a Kubernetes object.
     pub value: Value,
+}
+
+/// A file with all of its text, for programs that write it again.
+#[derive(Clone, Debug, PartialEq)]
+pub struct File {
+    /// The file as it was named, or `standard input`.
+    pub name: Arc<str>,
+    /// Its text, without a byte order mark.
+    pub text: String,
+    /// What it is written in.
+    pub format: Format,
+    /// Its documents in their order, without those that are empty or null.
+    pub documents: Vec<Document>,
+}
+
+/// One document of a [`File`].
+#[derive(Clone, Debug, PartialEq)]
+pub struct Document {
+    /// What it says.
+    pub manifest: Manifest,
+    /// Its bytes in the file's text; of YAML, the lines between two separators.
+    pub bytes: Range<usize>,
+}
+
+/// What a file is written in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// Documents separated by lines that begin with `---`.
+    Yaml,
+    /// JSON values one after the other.
+    Json,
 }
 
 /// Where a manifest, or an item of a list in it, stands; displayed as `policies.yaml, document 2`.
@@ -86,45 +118,77 @@ pub enum Error {
 /// `.yaml` or `.yml`, by name, without those of folders in them), and `-` for standard input.
 ///
 /// Documents that are empty or null are left out.
+///
+/// # Errors
+///
+/// Where something cannot be read, or is not YAML or JSON.
 pub fn read<P: AsRef<Path>>(paths: &[P]) -> Result<Vec<Manifest>, Error> {
-    let mut manifests = Vec::new();
+    let files = read_files(paths)?;
+    Ok(files.into_iter().flat_map(manifests).collect())
+}
+
+/// Reads the files that [`read`] reads, with their text.
+pub fn read_files<P: AsRef<Path>>(paths: &[P]) -> Result<Vec<File>, Error> {
+    let mut read = Vec::new();
     for path in paths.iter().map(AsRef::as_ref) {
         if path == Path::new("-") {
             let mut bytes = Vec::new();
             io::stdin()
                 .read_to_end(&mut bytes)
                 .map_err(|e| io_error("standard input", e))?;
-            manifests.extend(parse("standard input", &bytes)?);
+            read.push(parse_file("standard input", &bytes)?);
         } else {
             for file in files(path)? {
                 let name = file.display().to_string();
                 let bytes = fs::read(&file).map_err(|e| io_error(&name, e))?;
-                manifests.extend(parse(&name, &bytes)?);
+                read.push(parse_file(&name, &bytes)?);
             }
         }
     }
-    Ok(manifests)
+    Ok(read)
 }
 
 /// The manifests in the text `bytes`; `file` is its name in messages.
+///
+/// # Errors
+///
+/// Where it is not YAML or JSON.
 pub fn parse(file: &str, bytes: &[u8]) -> Result<Vec<Manifest>, Error> {
+    parse_file(file, bytes).map(|file| manifests(file).collect())
+}
+
+/// The file that has the text `bytes`; `name` is its name in messages.
+pub fn parse_file(name: &str, bytes: &[u8]) -> Result<File, Error> {
     let text = decode(bytes).ok_or_else(|| Error::NotText {
-        file: file.to_owned(),
+        file: name.to_owned(),
     })?;
-    let documents = match text.trim_start().starts_with('{') {
-        true => json_documents(file, &text)?,
-        false => yaml_documents(file, &text)?,
+    let (format, values) = match text.trim_start().starts_with('{') {
+        true => json_documents(name, &text)?,
+        false => (Format::Yaml, yaml_documents(name, &text)?),
     };
-    let several = documents.len() > 1;
-    let name: Arc<str> = file.into();
-    let numbered = documents.into_iter().enumerate();
-    Ok(numbered
-        .filter(|(_, value)| !value.is_null())
-        .map(|(index, value)| Manifest {
-            source: Source::new(&name, several.then_some(index + 1)),
-            value,
+    let several = values.len() > 1;
+    let name: Arc<str> = name.into();
+    let numbered = values.into_iter().enumerate();
+    let documents = numbered
+        .filter(|(_, (value, _))| !value.is_null())
+        .map(|(index, (value, bytes))| Document {
+            manifest: Manifest {
+                source: Source::new(&name, several.then_some(index + 1)),
+                value,
+            },
+            bytes,
         })
-        .collect())
+        .collect();
+    Ok(File {
+        name,
+        text,
+        format,
+        documents,
+    })
+}
+
+fn manifests(file: File) -> impl Iterator<Item = Manifest> {
+    file.documents.into_iter().map(|document| document.manifest)
 }
 
 fn files(path: &Path) -> Result<Vec<PathBuf>, Error> {
@@ -176,24 +240,32 @@ fn decode(bytes: &[u8]) -> Option<String> {
     }
 }
 
+/// What a document says, and its bytes in the text.
+type Placed = (Value, Range<usize>);
+
 /// JSON documents one after the other; or, as kubectl has it, YAML that happens to begin with a brace.
-fn json_documents(file: &str, text: &str) -> Result<Vec<Value>, Error> {
+fn json_documents(file: &str, text: &str) -> Result<(Format, Vec<Placed>), Error> {
     match value::from_json(text) {
-        (values, None) => Ok(values),
-        (values, Some(source)) => yaml_documents(file, text).map_err(|_| Error::Json {
-            at: Source::new(&file.into(), Some(values.len() + 1).filter(|at| *at > 1)),
-            source,
-        }),
+        (values, None) => Ok((Format::Json, values)),
+        (values, Some(source)) => match yaml_documents(file, text) {
+            Ok(documents) => Ok((Format::Yaml, documents)),
+            Err(_) => Err(Error::Json {
+                at: Source::new(&file.into(), Some(values.len() + 1).filter(|at| *at > 1)),
+                source,
+            }),
+        },
     }
 }
 
-fn yaml_documents(file: &str, text: &str) -> Result<Vec<Value>, Error> {
+fn yaml_documents(file: &str, text: &str) -> Result<Vec<Placed>, Error> {
     let documents = split(file, text)?;
     let several = documents.len() > 1;
-    let read = |(index, document): (usize, &Document<'_>)| {
-        value::from_yaml(document.text)
+    let read = |(index, part): (usize, &Part)| {
+        let document = text.get(part.bytes.clone()).unwrap_or_default();
+        value::from_yaml(document)
             // Once more, as many lines down as the document stands, for the line's number in the file.
-            .or_else(|_| value::from_yaml(&("\n".repeat(document.lines_before) + document.text)))
+            .or_else(|_| value::from_yaml(&("\n".repeat(part.lines_before) + document)))
+            .map(|value| (value, part.bytes.clone()))
             .map_err(|source| Error::Yaml {
                 at: Source::new(&file.into(), several.then_some(index + 1)),
                 source: Box::new(source),
@@ -202,13 +274,14 @@ fn yaml_documents(file: &str, text: &str) -> Result<Vec<Value>, Error> {
     documents.iter().enumerate().map(read).collect()
 }
 
-struct Document<'a> {
-    text: &'a str,
+/// Where a document of YAML stands in the text.
+struct Part {
+    bytes: Range<usize>,
     lines_before: usize,
 }
 
 /// Splits at lines that begin with `---`, as kubectl does: each document is then read on its own.
-fn split<'a>(file: &str, text: &'a str) -> Result<Vec<Document<'a>>, Error> {
+fn split(file: &str, text: &str) -> Result<Vec<Part>, Error> {
     let mut documents = Vec::new();
     let (mut begin, mut offset, mut lines_before) = (0, 0, 0);
     for (index, line) in text.split_inclusive('\n').enumerate() {
@@ -221,8 +294,8 @@ fn split<'a>(file: &str, text: &'a str) -> Result<Vec<Document<'a>>, Error> {
                     text: rest.to_owned(),
                 });
             }
-            documents.push(Document {
-                text: text.get(begin..offset).unwrap_or_default(),
+            documents.push(Part {
+                bytes: begin..offset,
                 lines_before,
             });
             begin = offset + line.len();
@@ -230,16 +303,14 @@ fn split<'a>(file: &str, text: &'a str) -> Result<Vec<Document<'a>>, Error> {
         }
         offset += line.len();
     }
-    documents.push(Document {
-        text: text.get(begin..).unwrap_or_default(),
+    documents.push(Part {
+        bytes: begin..text.len(),
         lines_before,
     });
     // A separator at the file's beginning or end opens no document there.
-    documents.pop_if(|last| says_nothing(last.text));
-    if documents
-        .first()
-        .is_some_and(|first| says_nothing(first.text))
-    {
+    let is_empty = |part: &Part| says_nothing(text.get(part.bytes.clone()).unwrap_or_default());
+    documents.pop_if(|last| is_empty(last));
+    if documents.first().is_some_and(is_empty) {
         documents.remove(0);
     }
     Ok(documents)
@@ -345,6 +416,37 @@ mod tests {
         ];
         for (text, expected) in cases {
             assert_eq!(parsed(text), *expected, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_file_keeps_its_text_and_where_its_documents_stand_in_it() {
+        let cases: &[(&str, Format, &[&str])] = &[
+            (
+                "# licence\n---\na: 1 # one\n--- # two\na: 2\n---\n# nothing\n---\nnull\n---\na: ö",
+                Format::Yaml,
+                &["a: 1 # one\n", "a: 2\n", "a: ö"],
+            ),
+            (
+                " {\"a\":1}\n{\"b\":2} ",
+                Format::Json,
+                &["{\"a\":1}", "{\"b\":2}"],
+            ),
+            ("{a: 1}\n---\nb: 2", Format::Yaml, &["{a: 1}\n", "b: 2"]),
+        ];
+        for (text, format, expected) in cases {
+            let file = parse_file("f.yaml", text.as_bytes()).unwrap();
+            let documents: Vec<&str> = file
+                .documents
+                .iter()
+                .map(|d| &file.text[d.bytes.clone()])
+                .collect();
+            assert_eq!(
+                (file.format, documents),
+                (*format, expected.to_vec()),
+                "{text:?}"
+            );
+            assert_eq!(file.text, *text);
         }
     }
 

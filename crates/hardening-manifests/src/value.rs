@@ -8,6 +8,7 @@
 //! `yEs` is true as well, and a literal block that ends the file without a line break gets one.
 
 use std::fmt;
+use std::ops::Range;
 
 use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
@@ -34,14 +35,21 @@ pub(crate) fn from_yaml(text: &str) -> Result<Value, serde_saphyr::Error> {
     serde_saphyr::from_str_with_options::<Node>(text, options).map(|node| node.0)
 }
 
-/// The values of a stream of JSON documents, and where it went wrong if it did.
-pub(crate) fn from_json(text: &str) -> (Vec<Value>, Option<serde_json::Error>) {
+/// The values of a stream of JSON documents with their bytes in the text, and where it went wrong if it
+/// did.
+pub(crate) fn from_json(text: &str) -> (Vec<(Value, Range<usize>)>, Option<serde_json::Error>) {
     let mut values = Vec::new();
-    for node in serde_json::Deserializer::from_str(text).into_iter::<Node>() {
-        match node {
-            Ok(Node(value)) => values.push(value),
+    let mut stream = serde_json::Deserializer::from_str(text).into_iter::<Node>();
+    let mut read = 0;
+    while let Some(node) = stream.next() {
+        let Node(value) = match node {
+            Ok(node) => node,
             Err(error) => return (values, Some(error)),
-        }
+        };
+        let end = stream.byte_offset();
+        let bytes = text.get(read..end).unwrap_or_default();
+        values.push((value, end - bytes.trim_ascii_start().len()..end));
+        read = end;
     }
     (values, None)
 }
@@ -250,6 +258,7 @@ mod tests {
     fn json_is_a_stream_of_documents_with_gos_integers() {
         let (values, error) = from_json("{\"a\":1000.0}\n{\"a\":1,\"a\":2} [1e2, 0.5]");
         assert!(error.is_none());
+        let values = values.into_iter().map(|(value, _)| value).collect();
         assert_eq!(
             Value::Array(values).to_string(),
             r#"[{"a":1000},{"a":2},[100,0.5]]"#
