@@ -8,7 +8,13 @@
 //! Both programs use it: the controller's `serve` mode, and `kubectl harden --policies`. So there is no
 //! Kubernetes client and nothing asynchronous here.
 
+mod object;
+mod policy_set;
 mod read;
 mod value;
 
-pub use read::{Error, Manifest, Source, parse, read};
+pub use object::{Object, objects};
+pub use policy_set::{Problem, policy_set};
+pub use read::{
+    Document, Error, File, Format, Manifest, Source, parse, parse_file, read, read_files,
+};
