@@ -1,0 +1,307 @@
+//! The guards at work: whether a default that is about to be filled in must be held back.
+
+use serde_json::json;
+
+use crate::field::Field;
+use crate::fill::{Candidate, Pass, capability_key, sysctl_key};
+use crate::guard::Guard;
+use crate::json::Text;
+use crate::pod::{Container, LegacyProfile};
+use crate::policy::{Item, Value};
+use crate::state::{At, State, is_mappable};
+use crate::token;
+
+/// The guard that holds a single value back, if one does. `inheritors` are the containers that would get
+/// a pod-level value because they have none of their own.
+pub(crate) fn value(
+    pass: &Pass<'_, '_>,
+    at: At,
+    candidate: &Candidate<'_>,
+    inheritors: &[usize],
+) -> Option<Guard> {
+    let state = &pass.state;
+    let default = candidate.default;
+    every_field(state, at, default.field).or_else(|| match (default.field, &default.value) {
+        (Field::RunAsUser, Value::Id(0)) => root_user(pass, at, candidate, inheritors),
+        (Field::RunAsUser | Field::FsGroup, Value::Id(id)) => unmappable(state, *id),
+        (Field::RunAsGroup, Value::Id(id)) => {
+            let no_user = state.effective_user(at).is_none();
+            no_user
+                .then_some(Guard::GroupWithoutUser)
+                .or_else(|| unmappable(state, *id))
+        }
+        (Field::RunAsNonRoot, Value::Bool(true)) => {
+            let root = |i: &usize| state.runs_as_root(At::Container(*i));
+            (state.runs_as_root(at) || inheritors.iter().any(root)).then_some(Guard::RunsAsRoot)
+        }
+        (Field::HostUsers, Value::Bool(false)) => user_namespace(state),
+        (Field::SeccompProfile, Value::Json(json)) => legacy_seccomp(state, at, json),
+        (Field::AppArmorProfile, _) => legacy_app_armor(state, at),
+        (Field::RuntimeClassName, Value::Json(json)) => runtime_class(pass, json),
+        (Field::AutomountServiceAccountToken, Value::Bool(mount)) => {
+            let otherwise = pass.matching.automount == Some(!mount);
+            let in_use = !mount && token::is_used_elsewhere(state.pod);
+            (otherwise || in_use).then_some(Guard::ServiceAccount)
+        }
+        (Field::AllowPrivilegeEscalation, Value::Bool(false)) => always_escalates(state, at),
+        (Field::ProcMount, Value::Json(json)) if **json == *"\"Unmasked\"" => {
+            (state.host_users != Some(false)).then_some(Guard::UnmaskedProc)
+        }
+        _ => None,
+    })
+}
+
+/// The guard that holds an item of a list back, if one does.
+pub(crate) fn item(
+    pass: &Pass<'_, '_>,
+    at: At,
+    candidate: &Candidate<'_>,
+    item: &Item,
+) -> Option<Guard> {
+    let state = &pass.state;
+    let field = candidate.default.field;
+    every_field(state, at, field).or_else(|| match field {
+        Field::CapabilitiesDrop => {
+            author_adds(state, at, &item.key).then_some(Guard::CapabilityAdded)
+        }
+        Field::CapabilitiesAdd if is_dropped(state, at, &item.key) => {
+            Some(Guard::CapabilityDropped)
+        }
+        Field::CapabilitiesAdd => {
+            let contradicts = state.slot(at).allow_privilege_escalation == Some(false);
+            (&*item.key == SYS_ADMIN && contradicts).then_some(Guard::AlwaysEscalates)
+        }
+        Field::SupplementalGroups => item.key.parse().ok().and_then(|id| unmappable(state, id)),
+        Field::Sysctls => host_sysctl(state, &item.key).then_some(Guard::HostNamespaceSysctl),
+        Field::WritablePaths => already_mounted(state, at, &item.key),
+        _ => None,
+    })
+}
+
+fn every_field(state: &State<'_>, at: At, field: Field) -> Option<Guard> {
+    if state.windows && field.row().linux_only {
+        Some(Guard::WindowsPod)
+    } else if state.running && (at == At::Pod || field == Field::WritablePaths) {
+        Some(Guard::RunningPod)
+    } else {
+        None
+    }
+}
+
+// --- users and groups ---
+
+/// User 0 where `runAsNonRoot: true` is in force, or is about to be by a policy that goes first. A policy
+/// that says both means the hardening one, unless that one comes from its profile.
+fn root_user(
+    pass: &Pass<'_, '_>,
+    at: At,
+    candidate: &Candidate<'_>,
+    inheritors: &[usize],
+) -> Option<Guard> {
+    let demanded = |i: usize| {
+        let in_force = pass.state.effective_non_root(At::Container(i)) == Some(true);
+        let goes_first = |other: &Candidate<'_>| {
+            let spelled_out =
+                candidate.default.profile.is_none() && other.default.profile.is_some();
+            other.rank < candidate.rank || (other.rank == candidate.rank && !spelled_out)
+        };
+        let decided = pass.decision(Field::RunAsNonRoot, i);
+        in_force
+            || decided
+                .is_some_and(|other| other.default.value.bool() == Some(true) && goes_first(&other))
+    };
+    let demanded = match at {
+        At::Container(i) => demanded(i),
+        At::Pod => {
+            pass.state.pod_level.non_root == Some(true) || inheritors.iter().copied().any(demanded)
+        }
+    };
+    demanded.then_some(Guard::NonRootDemanded)
+}
+
+fn unmappable(state: &State<'_>, id: i64) -> Option<Guard> {
+    (state.host_users == Some(false) && !is_mappable(id)).then_some(Guard::UserNamespace)
+}
+
+fn user_namespace(state: &State<'_>) -> Option<Guard> {
+    let shares = |host: Option<bool>| host == Some(true);
+    let spec = state.spec;
+    let devices = || {
+        state
+            .pod
+            .containers()
+            .any(|(_, _, container)| !container.devices().is_empty())
+    };
+    let excluded = shares(spec.host_network)
+        || shares(spec.host_pid)
+        || shares(spec.host_ipc)
+        || state.has_unmappable_id
+        || devices();
+    excluded.then_some(Guard::UserNamespace)
+}
+
+// --- capabilities and privilege ---
+
+const SYS_ADMIN: &str = "SYS_ADMIN";
+
+fn always_escalates(state: &State<'_>, at: At) -> Option<Guard> {
+    let context = container(state, at)?.security_context.as_ref()?;
+    let privileged = context.privileged == Some(true);
+    (privileged || author_adds(state, at, SYS_ADMIN)).then_some(Guard::AlwaysEscalates)
+}
+
+/// Whether the container's author adds a capability by name, in either spelling.
+fn author_adds(state: &State<'_>, at: At, key: &str) -> bool {
+    container(state, at)
+        .and_then(Container::adds)
+        .is_some_and(|names| any_is(names, key))
+}
+
+/// Whether the container's author drops a capability by name, or a fill does.
+fn is_dropped(state: &State<'_>, at: At, key: &str) -> bool {
+    container(state, at)
+        .and_then(Container::drops)
+        .is_some_and(|names| any_is(names, key))
+        || state
+            .filled_items(at, Field::CapabilitiesDrop)
+            .any(|dropped| dropped == key)
+}
+
+fn any_is(names: &[Text<'_>], key: &str) -> bool {
+    names
+        .iter()
+        .any(|name| capability_key(name.as_str()) == key)
+}
+
+fn container<'s, 'a>(state: &'s State<'a>, at: At) -> Option<&'s Container<'a>> {
+    match at {
+        At::Pod => None,
+        At::Container(i) => state.containers.get(i).map(|container| container.container),
+    }
+}
+
+// --- profiles ---
+
+/// The API server refuses a seccomp field that differs from a seccomp annotation at the same level.
+fn legacy_seccomp(state: &State<'_>, at: At, json: &str) -> Option<Guard> {
+    let annotation = state
+        .pod
+        .legacy_profile(LegacyProfile::Seccomp, container_name(state, at))?;
+    let equivalent = match annotation {
+        "unconfined" => json!({"type": "Unconfined"}),
+        "runtime/default" | "docker/default" => json!({"type": "RuntimeDefault"}),
+        other => json!({"type": "Localhost", "localhostProfile": other.strip_prefix("localhost/")}),
+    };
+    let field: serde_json::Value = serde_json::from_str(json).unwrap_or_default();
+    (field != equivalent).then_some(Guard::LegacyAnnotation)
+}
+
+/// The API server turns a container's AppArmor annotation into the container's own field.
+fn legacy_app_armor(state: &State<'_>, at: At) -> Option<Guard> {
+    if at == At::Pod {
+        return None;
+    }
+    state
+        .pod
+        .legacy_profile(LegacyProfile::AppArmor, container_name(state, at))?;
+    Some(Guard::LegacyAnnotation)
+}
+
+/// Empty for the pod.
+fn container_name<'s>(state: &'s State<'_>, at: At) -> &'s str {
+    container(state, at).map_or("", |container| container.name.as_str())
+}
+
+// --- namespaces, runtime, mounts ---
+
+/// Whether a sysctl belongs to a namespace that the pod shares with its host.
+fn host_sysctl(state: &State<'_>, key: &str) -> bool {
+    const IPC: [&str; 10] = [
+        "kernel.sem",
+        "kernel.shmall",
+        "kernel.shmmax",
+        "kernel.shmmni",
+        "kernel.shm_rmid_forced",
+        "kernel.shm",
+        "kernel.msgmax",
+        "kernel.msgmnb",
+        "kernel.msgmni",
+        "kernel.msg",
+    ];
+    let key = sysctl_key(key);
+    let is_net = key.starts_with("net.");
+    let is_ipc = key.starts_with("fs.mqueue.") || IPC.contains(&&*key);
+    (is_net && state.spec.host_network == Some(true))
+        || (is_ipc && state.spec.host_ipc == Some(true))
+}
+
+/// The API server refuses a pod whose RuntimeClass does not exist, or asks for other nodes than the pod.
+fn runtime_class(pass: &Pass<'_, '_>, json: &str) -> Option<Guard> {
+    let name: String = serde_json::from_str(json).unwrap_or_default();
+    let Some(node_labels) = pass.matching.runtime_class(&name) else {
+        return Some(Guard::RuntimeClass);
+    };
+    let selector = pass.state.spec.node_selector.as_ref();
+    let contradicts = |key: &str, value: &str| {
+        selector
+            .and_then(|selector| selector.get(key))
+            .is_some_and(|wanted| wanted != value)
+    };
+    node_labels
+        .iter()
+        .any(|(key, value)| contradicts(key, value))
+        .then_some(Guard::RuntimeClass)
+}
+
+/// A mount at the path or above it decides what is there already, and two mounts, or a mount and a device,
+/// cannot share a path.
+fn already_mounted(state: &State<'_>, at: At, path: &str) -> Option<Guard> {
+    let container = container(state, at)?;
+    let mut mounts = container
+        .mounts()
+        .iter()
+        .map(|mount| mount.mount_path.as_str());
+    let mut devices = container
+        .devices()
+        .iter()
+        .map(|device| device.device_path.as_str());
+    let taken = mounts.any(|mounted| covers(mounted, path))
+        || devices.any(|device| same_path(device, path));
+    taken.then_some(Guard::AlreadyMounted)
+}
+
+fn segments(path: &str) -> impl Iterator<Item = &str> {
+    path.split('/')
+        .filter(|segment| !segment.is_empty() && *segment != ".")
+}
+
+/// Whether `path` is `mounted` or below it.
+fn covers(mounted: &str, path: &str) -> bool {
+    let mut below = segments(path);
+    segments(mounted).all(|segment| below.next() == Some(segment))
+}
+
+fn same_path(a: &str, b: &str) -> bool {
+    segments(a).eq(segments(b))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mount_covers_itself_and_what_is_below_it() {
+        for (mounted, path, expected) in [
+            ("/tmp", "/tmp", true),
+            ("/tmp/", "/tmp", true),
+            ("//tmp/.", "/tmp", true),
+            ("/var", "/var/run/app", true),
+            ("/", "/tmp", true),
+            ("/tmp/cache", "/tmp", false),
+            ("/tmpx", "/tmp", false),
+            ("/tm", "/tmp", false),
+        ] {
+            assert_eq!(covers(mounted, path), expected, "{mounted} {path}");
+        }
+    }
+}

@@ -1,0 +1,401 @@
+//! The plan as an RFC 6902 patch: explicit operations at explicit places, written straight to bytes.
+//!
+//! Every operation is an `add`, of what is not there, but for the `remove`s that take out the API server's
+//! token. An object that the fields need and the pod lacks is added whole, once, with the fields in it, so
+//! that no operation ever points below something that does not exist.
+
+use std::io::Write as _;
+
+use crate::field::Field;
+use crate::plan::{Fill, FillValue, Plan, Target, list_of};
+use crate::pod::{Container, ContainerKind, Pod};
+use crate::policy::Item;
+use crate::record;
+
+/// Writes the patch of a plan that is not empty.
+pub(crate) fn write(plan: &Plan<'_>, out: &mut Vec<u8>) {
+    let mut fills: Vec<&Fill<'_>> = plan.fills.iter().collect();
+    fills.sort_by_key(|fill| (place(fill.target), fill.field));
+    let mut ops = Operations { out, any: false };
+    ops.out.push(b'[');
+    remove_token(&mut ops, plan);
+    let mut volumes = Volumes::of(plan.pod);
+    for group in fills.chunk_by(|a, b| place(a.target) == place(b.target)) {
+        match group.first().map(|fill| fill.target) {
+            Some(Target::Container { kind, index, .. }) => {
+                write_container(&mut ops, plan.pod, kind, index, group, &mut volumes);
+            }
+            Some(Target::Pod) => write_pod(&mut ops, plan.pod, group),
+            None => {}
+        }
+    }
+    volumes.write(&mut ops);
+    record::write(&mut ops, plan);
+    ops.out.push(b']');
+}
+
+fn place(target: Target<'_>) -> (u8, usize) {
+    match target {
+        Target::Pod => (0, 0),
+        Target::Container {
+            kind: ContainerKind::InitContainer,
+            index,
+            ..
+        } => (1, index),
+        Target::Container {
+            kind: ContainerKind::Container,
+            index,
+            ..
+        } => (2, index),
+        Target::Container {
+            kind: ContainerKind::EphemeralContainer,
+            index,
+            ..
+        } => (3, index),
+    }
+}
+
+/// A patch being written.
+pub(crate) struct Operations<'o> {
+    out: &'o mut Vec<u8>,
+    any: bool,
+}
+
+impl Operations<'_> {
+    /// An `add`, its value written by `value`. Paths are made of names and numbers that need no escape.
+    pub(crate) fn add(&mut self, path: std::fmt::Arguments<'_>, value: impl FnOnce(&mut Vec<u8>)) {
+        self.open("add", path);
+        self.out.extend_from_slice(b",\"value\":");
+        value(self.out);
+        self.out.push(b'}');
+    }
+
+    fn remove(&mut self, path: std::fmt::Arguments<'_>) {
+        self.open("remove", path);
+        self.out.push(b'}');
+    }
+
+    fn open(&mut self, op: &str, path: std::fmt::Arguments<'_>) {
+        if std::mem::replace(&mut self.any, true) {
+            self.out.push(b',');
+        }
+        // Writing to a Vec cannot fail.
+        let _ = write!(self.out, "{{\"op\":\"{op}\",\"path\":\"{path}\"");
+    }
+}
+
+/// Writes a JSON list.
+pub(crate) fn write_list<T>(
+    out: &mut Vec<u8>,
+    items: impl Iterator<Item = T>,
+    mut write: impl FnMut(&mut Vec<u8>, T),
+) {
+    out.push(b'[');
+    for (i, item) in items.enumerate() {
+        if i > 0 {
+            out.push(b',');
+        }
+        write(out, item);
+    }
+    out.push(b']');
+}
+
+/// Writes a JSON string.
+pub(crate) fn write_string(out: &mut Vec<u8>, text: &str) {
+    // A string cannot fail to become JSON, nor a Vec to be written to.
+    let _ = serde_json::to_writer(out, text);
+}
+
+// --- the token ---
+
+/// From the back, so that no index moves before it is used.
+fn remove_token(ops: &mut Operations<'_>, plan: &Plan<'_>) {
+    for (kind, container, mount) in plan.token.mounts.iter().rev() {
+        ops.remove(format_args!(
+            "/spec/{}/{container}/volumeMounts/{mount}",
+            list_of(*kind)
+        ));
+    }
+    for volume in plan.token.volumes.iter().rev() {
+        ops.remove(format_args!("/spec/volumes/{volume}"));
+    }
+}
+
+// --- fields ---
+
+fn write_pod(ops: &mut Operations<'_>, pod: &Pod<'_>, fills: &[&Fill<'_>]) {
+    let has_context = pod
+        .spec
+        .as_ref()
+        .is_some_and(|spec| spec.security_context.is_some());
+    let in_context = |fill: &Fill<'_>| {
+        fill.field
+            .row()
+            .pod
+            .is_some_and(|path| path.starts_with(CONTEXT))
+    };
+    let (context, direct): (Vec<&Fill<'_>>, Vec<&Fill<'_>>) =
+        fills.iter().partition(|fill| in_context(fill));
+    for group in groups(&direct) {
+        ops.add(format_args!("/spec/{}", name(group)), |out| {
+            write_value(out, group)
+        });
+    }
+    if !has_context && !context.is_empty() {
+        ops.add(format_args!("/spec/securityContext"), |out| {
+            write_object(out, &context)
+        });
+    } else {
+        for group in groups(&context) {
+            let list_exists = match group.first().map(|fill| fill.field) {
+                Some(field) => pod
+                    .spec
+                    .as_ref()
+                    .is_some_and(|spec| spec.written().contains(field)),
+                None => false,
+            };
+            add_or_append(
+                ops,
+                format_args!("/spec/securityContext"),
+                group,
+                list_exists,
+            );
+        }
+    }
+}
+
+const CONTEXT: &str = "securityContext.";
+
+fn write_container<'a>(
+    ops: &mut Operations<'_>,
+    pod: &Pod<'_>,
+    kind: ContainerKind,
+    index: usize,
+    fills: &[&Fill<'a>],
+    volumes: &mut Volumes<'a>,
+) {
+    let list = list_of(kind);
+    let Some((_, _, container)) = pod.containers().find(|(k, i, _)| (*k, *i) == (kind, index))
+    else {
+        return;
+    };
+    let (paths, fields): (Vec<&Fill<'a>>, Vec<&Fill<'a>>) = fills
+        .iter()
+        .partition(|fill| fill.field == Field::WritablePaths);
+    let is_capability =
+        |fill: &Fill<'_>| matches!(fill.field, Field::CapabilitiesDrop | Field::CapabilitiesAdd);
+    match &container.security_context {
+        None if !fields.is_empty() => {
+            let path = format_args!("/spec/{list}/{index}/securityContext").to_string();
+            ops.add(format_args!("{path}"), |out| write_object(out, &fields));
+        }
+        None => {}
+        Some(context) => {
+            let base = format!("/spec/{list}/{index}/securityContext");
+            let (capabilities, others): (Vec<&Fill<'_>>, Vec<&Fill<'_>>) =
+                fields.iter().partition(|fill| is_capability(fill));
+            for group in groups(&others) {
+                add_or_append(ops, format_args!("{base}"), group, false);
+            }
+            if context.capabilities.is_none() && !capabilities.is_empty() {
+                ops.add(format_args!("{base}/capabilities"), |out| {
+                    write_members(out, groups(&capabilities))
+                });
+            } else {
+                for group in groups(&capabilities) {
+                    let written = container.written();
+                    let exists = group
+                        .first()
+                        .is_some_and(|fill| written.contains(fill.field));
+                    add_or_append(ops, format_args!("{base}/capabilities"), group, exists);
+                }
+            }
+        }
+    }
+    write_mounts(ops, list, index, container, &paths, volumes);
+}
+
+/// Fills of one field, which several policies may contribute to, are one value.
+fn groups<'f, 'a>(fills: &'f [&'f Fill<'a>]) -> impl Iterator<Item = &'f [&'f Fill<'a>]> {
+    fills.chunk_by(|a, b| a.field == b.field)
+}
+
+/// The last part of a field's path.
+fn name(group: &[&Fill<'_>]) -> &'static str {
+    let path = group.first().map_or("", |fill| fill.field.name());
+    path.rsplit('.').next().unwrap_or(path)
+}
+
+fn add_or_append(
+    ops: &mut Operations<'_>,
+    base: std::fmt::Arguments<'_>,
+    group: &[&Fill<'_>],
+    list_exists: bool,
+) {
+    let name = name(group);
+    if !list_exists {
+        return ops.add(format_args!("{base}/{name}"), |out| write_value(out, group));
+    }
+    for item in group.iter().flat_map(|fill| fill.items()) {
+        ops.add(format_args!("{base}/{name}/-"), |out| {
+            out.extend_from_slice(item.json.as_bytes())
+        });
+    }
+}
+
+/// A security context with these fields; capabilities are an object of their own in it.
+fn write_object(out: &mut Vec<u8>, fills: &[&Fill<'_>]) {
+    let is_capability =
+        |fill: &Fill<'_>| matches!(fill.field, Field::CapabilitiesDrop | Field::CapabilitiesAdd);
+    let (capabilities, others): (Vec<&Fill<'_>>, Vec<&Fill<'_>>) =
+        fills.iter().partition(|fill| is_capability(fill));
+    write_members(out, groups(&others));
+    if !capabilities.is_empty() {
+        out.pop();
+        if !others.is_empty() {
+            out.push(b',');
+        }
+        out.extend_from_slice(b"\"capabilities\":");
+        write_members(out, groups(&capabilities));
+        out.push(b'}');
+    }
+}
+
+fn write_members<'f, 'a: 'f>(out: &mut Vec<u8>, groups: impl Iterator<Item = &'f [&'f Fill<'a>]>) {
+    out.push(b'{');
+    for (i, group) in groups.enumerate() {
+        if i > 0 {
+            out.push(b',');
+        }
+        let _ = write!(out, "\"{}\":", name(group));
+        write_value(out, group);
+    }
+    out.push(b'}');
+}
+
+fn write_value(out: &mut Vec<u8>, group: &[&Fill<'_>]) {
+    match group.first().map(|fill| &fill.value) {
+        Some(FillValue::Single(value)) => value.write_json(out),
+        Some(FillValue::Items(_)) | None => {
+            let items = group.iter().flat_map(|fill| fill.items());
+            write_list(out, items, |out, item: &&Item| {
+                out.extend_from_slice(item.json.as_bytes())
+            });
+        }
+    }
+}
+
+// --- writable paths ---
+
+/// The emptyDirs to add, and the names that are taken.
+struct Volumes<'a> {
+    names: Vec<String>,
+    added: Vec<(String, &'a Item)>,
+    list_exists: bool,
+}
+
+impl<'a> Volumes<'a> {
+    fn of(pod: &Pod<'_>) -> Self {
+        let volumes = pod.spec.as_ref().and_then(|spec| spec.volumes.as_deref());
+        let names = volumes
+            .unwrap_or_default()
+            .iter()
+            .map(|volume| volume.name.as_str().to_owned());
+        Self {
+            names: names.collect(),
+            added: Vec::new(),
+            list_exists: volumes.is_some(),
+        }
+    }
+
+    /// A name for the volume of a container's path that no other volume has. It is for people only: an
+    /// earlier volume is found again by its mount's path.
+    fn add(&mut self, container: &str, item: &'a Item) -> String {
+        let base = volume_name(container, &item.key);
+        let mut name = base.clone();
+        let mut n = 2;
+        while self.names.contains(&name) {
+            let suffix = format!("-{n}");
+            let room = MAX_NAME - suffix.len();
+            name = format!(
+                "{}{suffix}",
+                base.get(..room.min(base.len())).unwrap_or(&base)
+            );
+            n += 1;
+        }
+        self.names.push(name.clone());
+        self.added.push((name.clone(), item));
+        name
+    }
+
+    fn write(&self, ops: &mut Operations<'_>) {
+        let write = |out: &mut Vec<u8>, (name, item): &(String, &Item)| {
+            let _ = write!(out, "{{\"emptyDir\":{},\"name\":\"{name}\"}}", item.json);
+        };
+        if self.list_exists {
+            for volume in &self.added {
+                ops.add(format_args!("/spec/volumes/-"), |out| write(out, volume));
+            }
+        } else if !self.added.is_empty() {
+            ops.add(format_args!("/spec/volumes"), |out| {
+                write_list(out, self.added.iter(), write)
+            });
+        }
+    }
+}
+
+/// The most characters that a volume's name may have (RFC 1123 label).
+const MAX_NAME: usize = 63;
+
+/// `writable-app-var-cache` for the path `/var/cache` of the container `app`; cut, and told apart by a
+/// hash, where it would be too long.
+fn volume_name(container: &str, path: &str) -> String {
+    let full = format!("writable-{container}{path}");
+    let allowed = |c: char| {
+        if c.is_ascii_alphanumeric() {
+            c.to_ascii_lowercase()
+        } else {
+            '-'
+        }
+    };
+    let name: String = full.chars().map(allowed).collect();
+    let name = name.trim_end_matches('-');
+    if name.len() <= MAX_NAME {
+        return name.to_owned();
+    }
+    // FNV-1a: stable over versions of Rust, and no secret hangs on it.
+    let hash = full.bytes().fold(0x811c_9dc5_u32, |hash, byte| {
+        (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)
+    });
+    format!("{}-{hash:08x}", name.get(..MAX_NAME - 9).unwrap_or(name))
+}
+
+fn write_mounts<'a>(
+    ops: &mut Operations<'_>,
+    list: &str,
+    index: usize,
+    container: &Container<'_>,
+    paths: &[&Fill<'a>],
+    volumes: &mut Volumes<'a>,
+) {
+    let items = paths.iter().flat_map(|fill| fill.items());
+    let mounts: Vec<(String, &str)> = items
+        .map(|item| (volumes.add(container.name.as_str(), item), &*item.key))
+        .collect();
+    let write = |out: &mut Vec<u8>, (name, path): &(String, &str)| {
+        out.extend_from_slice(b"{\"mountPath\":");
+        write_string(out, path);
+        let _ = write!(out, ",\"name\":\"{name}\"}}");
+    };
+    if container.volume_mounts.is_some() {
+        for mount in &mounts {
+            ops.add(format_args!("/spec/{list}/{index}/volumeMounts/-"), |out| {
+                write(out, mount)
+            });
+        }
+    } else if !mounts.is_empty() {
+        ops.add(format_args!("/spec/{list}/{index}/volumeMounts"), |out| {
+            write_list(out, mounts.iter(), write)
+        });
+    }
+}
