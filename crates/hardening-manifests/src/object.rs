@@ -18,6 +18,8 @@ pub struct Object<'a> {
     pub kind: &'a str,
     /// All of it.
     pub value: &'a Value,
+    /// The JSON pointer to it in the manifest's value: `""`, or `/items/0`.
+    pub pointer: String,
 }
 
 /// The objects in the manifests, in order, with the items of lists in the lists' place.
@@ -27,7 +29,13 @@ pub struct Object<'a> {
 pub fn objects(manifests: &[Manifest]) -> impl Iterator<Item = Object<'_>> {
     manifests.iter().flat_map(|manifest| {
         let mut found = Vec::new();
-        collect(&manifest.source, &manifest.value, ("", ""), &mut found);
+        collect(
+            &manifest.source,
+            &manifest.value,
+            String::new(),
+            ("", ""),
+            &mut found,
+        );
         found
     })
 }
@@ -36,6 +44,7 @@ pub fn objects(manifests: &[Manifest]) -> impl Iterator<Item = Object<'_>> {
 fn collect<'a>(
     source: &Source,
     value: &'a Value,
+    pointer: String,
     of_list: (&'a str, &'a str),
     found: &mut Vec<Object<'a>>,
 ) {
@@ -48,6 +57,7 @@ fn collect<'a>(
             api_version,
             kind,
             value,
+            pointer,
         });
         return;
     };
@@ -60,7 +70,8 @@ fn collect<'a>(
             item: Some(index + 1),
             ..source.clone()
         };
-        collect(&source, item, of_list, found);
+        let pointer = format!("{pointer}/items/{index}");
+        collect(&source, item, pointer, of_list, found);
     }
 }
 
@@ -132,6 +143,22 @@ mod tests {
                 .collect();
             assert_eq!(found, *expected, "{text}");
         }
+    }
+
+    #[test]
+    fn an_object_is_found_again_by_its_pointer() {
+        let text = "{kind: List, items: [{kind: Pod}, {kind: PodList, items: [{a: 1}, {a: 2}]}]}";
+        let manifests = parse("f.yaml", text.as_bytes()).unwrap();
+        let pointers: Vec<String> = objects(&manifests)
+            .map(|object| {
+                assert_eq!(
+                    manifests[0].value.pointer(&object.pointer),
+                    Some(object.value)
+                );
+                object.pointer
+            })
+            .collect();
+        assert_eq!(pointers, ["/items/0", "/items/1/items/0", "/items/1/items/1"]);
     }
 
     #[test]
