@@ -1,1 +1,42 @@
-//! Placeholder.
+//! The admission webhook: HTTPS, AdmissionReview, certificates, limits, metrics and health.
+//!
+//! It answers from the [`PolicySet`](hardening_engine::PolicySet) that it is handed over a watch channel, and
+//! has no Kubernetes client among its dependencies: that answering a review makes no call is a fact of the
+//! build.
+//!
+//! ```text
+//! connection -> router -> body -> handler -> review (envelope) -> decision (engine) -> review (answer)
+//! ```
+//!
+//! Whatever cannot be decided is an HTTP error, so that the API server's `failurePolicy` decides and its
+//! metrics show it; never a quiet "allowed", and never a denial.
+
+pub mod decision;
+pub mod handler;
+pub mod health;
+pub mod limits;
+pub mod metrics;
+pub mod policies;
+pub mod refusal;
+pub mod review;
+pub mod router;
+pub mod server;
+pub mod tls;
+
+mod admin;
+mod body;
+mod cert;
+mod connection;
+mod listener;
+
+pub use admin::Admin;
+pub use cert::{InvalidCertificate, IssueError, ServingCertificate};
+pub use decision::{Decide, Engine};
+pub use handler::Handler;
+pub use health::{Readiness, ReadyCondition};
+pub use limits::{Limits, Shutdown};
+pub use metrics::Metrics;
+pub use policies::Policies;
+pub use router::Router;
+pub use server::{BoundWebhook, CERTIFICATE_INTERVAL, ServeError, Webhook};
+pub use tls::{CertificateFiles, Certificates, TlsError};

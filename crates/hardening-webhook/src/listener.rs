@@ -1,0 +1,303 @@
+//! Accepting connections and serving them: over TLS for reviews, in plain for probes and scrapes.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http_body_util::Full;
+use hyper::body::{Bytes, Incoming};
+use hyper::server::conn::{http1, http2};
+use hyper::service::{Service, service_fn};
+use hyper::{Request, Response};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulConnection;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::task::{JoinError, JoinSet};
+use tokio::time::timeout;
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::admin::Admin;
+use crate::connection::{Activity, End, Patience, Watched, drive};
+use crate::limits::Limits;
+use crate::metrics::{ConnectionError, Metrics, Raised};
+use crate::router::Router;
+
+/// Accepts connections until `stop`, and then waits as long as `drain` for those that are open. Each gets a
+/// task of its own, so that a slow handshake holds up nobody else.
+pub(crate) async fn accept<F>(
+    listener: TcpListener,
+    most: usize,
+    drain: Duration,
+    stop: &CancellationToken,
+    metrics: &Metrics,
+    serve: impl Fn(TcpStream) -> F,
+) where
+    F: Future<Output = ()> + Send + 'static,
+{
+    let permits = Arc::new(Semaphore::new(most));
+    let mut connections = JoinSet::new();
+    let ended = |ended: Result<(), JoinError>| {
+        if ended.is_err_and(|error| error.is_panic()) {
+            metrics.connection_error(ConnectionError::Panic);
+            tracing::error!("a connection ended because of a defect in the webhook");
+        }
+    };
+    loop {
+        // Connections beyond the limit wait in the kernel's queue.
+        let accepting = async {
+            let permit = Arc::clone(&permits).acquire_owned().await;
+            (listener.accept().await, permit)
+        };
+        tokio::select! {
+            (accepted, permit) = accepting => match accepted {
+                Ok((stream, _)) => {
+                    let connection = serve(stream);
+                    connections.spawn(async move {
+                        connection.await;
+                        drop(permit);
+                    });
+                }
+                Err(error) => pause(&error).await,
+            },
+            Some(result) = connections.join_next() => ended(result),
+            () = stop.cancelled() => break,
+        }
+    }
+    drop(listener);
+    let draining = async {
+        while let Some(result) = connections.join_next().await {
+            ended(result);
+        }
+    };
+    if timeout(drain, draining).await.is_err() {
+        tracing::warn!(
+            connections = connections.len(),
+            "cutting off connections that did not end in time"
+        );
+    }
+    connections.shutdown().await;
+}
+
+/// A connection that its peer gave up is nothing; anything else (no file descriptors left) would come back
+/// at once.
+async fn pause(error: &io::Error) {
+    if !matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset
+    ) {
+        tracing::warn!(%error, "a connection could not be accepted");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+/// Serves connections to the webhook.
+#[derive(Clone)]
+pub(crate) struct WebhookConnections {
+    pub(crate) tls: TlsAcceptor,
+    pub(crate) router: Router,
+    pub(crate) limits: Limits,
+    pub(crate) metrics: Metrics,
+    /// Peers are asked to go elsewhere.
+    pub(crate) draining: CancellationToken,
+    /// Connections end with the requests that are under way.
+    pub(crate) stop: CancellationToken,
+    /// The requests of HTTP/2 connections.
+    pub(crate) streams: TaskTracker,
+}
+
+/// Serves connections for probes and scrapes.
+#[derive(Clone)]
+pub(crate) struct AdminConnections {
+    pub(crate) admin: Admin,
+    pub(crate) limits: Limits,
+    pub(crate) stop: CancellationToken,
+}
+
+// === impl WebhookConnections ===
+
+/// What the peer may send before it hears from us: a large review must not stall, and the body limit holds
+/// whatever the window is.
+const STREAM_WINDOW: u32 = 1 << 20;
+const CONNECTION_WINDOW: u32 = 8 << 20;
+/// A review is taken in as few pieces as possible.
+const FRAME: u32 = 256 << 10;
+/// A peer that is gone without a word is found out by this.
+const PING_INTERVAL: Duration = Duration::from_secs(30);
+const PING_TIMEOUT: Duration = Duration::from_secs(20);
+
+impl WebhookConnections {
+    pub(crate) async fn serve(self, stream: TcpStream) {
+        let (_open, _) = Raised::by_one(&self.metrics.connections);
+        // Answers are written whole; waiting for more would only delay them. Without it they are just late.
+        let _ = stream.set_nodelay(true);
+        match timeout(self.limits.handshake, self.tls.accept(stream)).await {
+            Ok(Ok(stream)) => {
+                let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+                if is_http2 {
+                    self.http2(stream).await;
+                } else {
+                    self.http1(stream).await;
+                }
+            }
+            Ok(Err(error)) => {
+                self.metrics.connection_error(ConnectionError::Handshake);
+                note_handshake(&error);
+            }
+            Err(_) => {
+                self.metrics
+                    .connection_error(ConnectionError::HandshakeTimeout);
+                tracing::debug!("a TLS handshake took too long");
+            }
+        }
+    }
+
+    async fn http1(self, stream: tokio_rustls::server::TlsStream<TcpStream>) {
+        let activity = Activity::new();
+        let service = reviews(self.router.clone(), Arc::clone(&activity));
+        let io = TokioIo::new(Watched::new(stream, Arc::clone(&activity)));
+        let connection = http1().serve_connection(io, service);
+        self.drive(connection, &activity, &self.stop).await;
+    }
+
+    async fn http2(self, stream: tokio_rustls::server::TlsStream<TcpStream>) {
+        let activity = Activity::new();
+        let service = reviews(self.router.clone(), Arc::clone(&activity));
+        let streams = u32::try_from(self.limits.in_flight).unwrap_or(u32::MAX);
+        let connection = http2::Builder::new(Tracked(self.streams.clone()))
+            .timer(TokioTimer::new())
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .max_frame_size(FRAME)
+            .max_concurrent_streams(streams)
+            .keep_alive_interval(PING_INTERVAL)
+            .keep_alive_timeout(PING_TIMEOUT)
+            .serve_connection(TokioIo::new(stream), service);
+        // HTTP/1.1 asks the peer to go elsewhere with each answer; here the connection itself must. One that
+        // was opened since has nowhere else to go, and stays until the end.
+        let stop = if self.draining.is_cancelled() {
+            &self.stop
+        } else {
+            &self.draining
+        };
+        self.drive(connection, &activity, stop).await;
+    }
+
+    async fn drive<C>(&self, connection: C, activity: &Activity, stop: &CancellationToken)
+    where
+        C: GracefulConnection,
+        C::Error: std::error::Error + 'static,
+    {
+        let patience = Patience {
+            header: self.limits.header,
+            idle: self.limits.idle,
+        };
+        match drive(connection, activity, patience, stop).await {
+            End::Closed => {}
+            End::SlowHeader => {
+                self.metrics
+                    .connection_error(ConnectionError::HeaderTimeout);
+                tracing::debug!("the head of a request took too long");
+            }
+            End::Broken(error) => {
+                self.metrics.connection_error(ConnectionError::Protocol);
+                tracing::debug!(
+                    error = &error as &dyn std::error::Error,
+                    "a connection broke"
+                );
+            }
+        }
+    }
+}
+
+/// Port scanners and TCP probes close a connection before they have said anything: that is not worth a
+/// warning. An API server that does not trust the certificate says so, and is.
+fn note_handshake(error: &io::Error) {
+    if error.kind() == io::ErrorKind::InvalidData {
+        tracing::warn!(%error, "a TLS handshake failed");
+    } else {
+        tracing::debug!(%error, "a TLS handshake broke off");
+    }
+}
+
+// === impl AdminConnections ===
+
+impl AdminConnections {
+    pub(crate) async fn serve(self, stream: TcpStream) {
+        let Self {
+            admin,
+            limits,
+            stop,
+        } = self;
+        let activity = Activity::new();
+        let service = {
+            let activity = Arc::clone(&activity);
+            service_fn(move |request: Request<Incoming>| {
+                let _request = activity.request();
+                let response = admin.respond(&request);
+                async move { Ok::<_, Infallible>(response) }
+            })
+        };
+        let io = TokioIo::new(Watched::new(stream, Arc::clone(&activity)));
+        let connection = http1().serve_connection(io, service);
+        let patience = Patience {
+            header: limits.header,
+            idle: limits.idle,
+        };
+        if let End::Broken(error) = drive(connection, &activity, patience, &stop).await {
+            tracing::debug!(
+                error = &error as &dyn std::error::Error,
+                "a probe's connection broke"
+            );
+        }
+    }
+}
+
+// === HTTP ===
+
+/// An API server's request has a dozen short headers.
+const LARGEST_HEAD: usize = 32 << 10;
+
+fn http1() -> http1::Builder {
+    let mut builder = http1::Builder::new();
+    // Its own timeout for heads would close connections that an API server still counts on.
+    builder
+        .header_read_timeout(None)
+        .max_header_size(LARGEST_HEAD);
+    builder
+}
+
+/// The webhook as a service of one connection.
+fn reviews(
+    router: Router,
+    activity: Arc<Activity>,
+) -> impl Service<Request<Incoming>, Response = Response<Full<Bytes>>, Error = Infallible, Future: Send>
+{
+    service_fn(move |request| {
+        let (router, under_way) = (router.clone(), activity.request());
+        async move {
+            let response = router.respond(request).await;
+            drop(under_way);
+            Ok(response)
+        }
+    })
+}
+
+/// Runs HTTP/2 requests as tasks that can be waited for.
+#[derive(Clone)]
+struct Tracked(TaskTracker);
+
+impl<F> hyper::rt::Executor<F> for Tracked
+where
+    F: Future + Send + 'static,
+    F::Output: Send + 'static,
+{
+    fn execute(&self, future: F) {
+        // The tracker joins it.
+        drop(self.0.spawn(future));
+    }
+}

@@ -1,0 +1,334 @@
+//! TLS: which certificate is served, and how a new one takes its place while the server runs.
+//!
+//! Certificates in files are looked at on a timer, by content. Watching the files would miss what Kubernetes
+//! does to a mounted Secret, which is to swap a symbolic link of a directory above them. A pair that cannot
+//! be served, because it is torn or broken or has expired, changes nothing: the last good one stays.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use rustls::ServerConfig;
+use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
+use sha2::{Digest as _, Sha256};
+use time::OffsetDateTime;
+use tokio_util::sync::CancellationToken;
+
+use crate::cert::{
+    InvalidCertificate, IssueError, SelfSigned, ServingCertificate, crypto_provider,
+};
+use crate::health::ReadyCondition;
+use crate::metrics::{Metrics, Reload};
+
+/// Why there is no certificate to serve.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    /// A file cannot be read.
+    #[error("read {path}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The files cannot be served.
+    #[error("use the certificate {certificate} with the key {key}")]
+    Invalid {
+        /// The certificate's file.
+        certificate: PathBuf,
+        /// The key's file.
+        key: PathBuf,
+        /// Why.
+        source: InvalidCertificate,
+    },
+    /// No CA could be made in memory.
+    #[error("make a CA for {names}")]
+    SelfSigned {
+        /// The names it was for.
+        names: String,
+        /// Why.
+        source: rcgen::Error,
+    },
+    /// The CA in memory could not issue a certificate.
+    #[error("issue a certificate")]
+    Issue(#[from] IssueError),
+    /// The TLS implementation lacks what it needs.
+    #[error("set TLS up")]
+    Protocol(#[source] rustls::Error),
+}
+
+/// The files that hold a certificate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CertificateFiles {
+    /// The chain in PEM, the serving certificate first.
+    pub certificate: PathBuf,
+    /// Its private key in PEM.
+    pub key: PathBuf,
+}
+
+/// The certificate that is served, and where the next one comes from.
+#[derive(Debug)]
+pub struct Certificates {
+    resolver: Arc<CertResolver>,
+    current: ServingCertificate,
+    source: Source,
+}
+
+#[derive(Debug)]
+enum Source {
+    Files {
+        files: CertificateFiles,
+        /// What was looked at last, good or bad.
+        seen: Fingerprint,
+    },
+    SelfSigned(Box<SelfSigned>),
+}
+
+/// Hands the certificate in force to each new connection.
+#[derive(Debug)]
+pub(crate) struct CertResolver {
+    // Every handshake reads it, so it must not be behind a lock.
+    current: ArcSwap<CertifiedKey>,
+}
+
+/// What came of looking for a new certificate.
+#[derive(Debug)]
+pub enum Refreshed {
+    /// There is none.
+    Unchanged,
+    /// It is in force.
+    Replaced,
+    /// It cannot be served: the one before it stays in force.
+    Kept(TlsError),
+}
+
+// === impl Certificates ===
+
+impl Certificates {
+    /// Reads the certificate from files. A `ca.crt` beside it, as cert-manager writes it, is read too, for
+    /// when it expires.
+    ///
+    /// # Errors
+    ///
+    /// Where it cannot be read or cannot be served.
+    pub async fn from_files(files: CertificateFiles) -> Result<Self, TlsError> {
+        let contents = Contents::read(&files).await?;
+        let current = contents.parse(&files)?;
+        let seen = contents.fingerprint();
+        Ok(Self::new(current, Source::Files { files, seen }))
+    }
+
+    /// Makes a CA and a certificate in memory, for these DNS names and addresses.
+    ///
+    /// # Errors
+    ///
+    /// Where a name cannot stand in a certificate.
+    pub fn self_signed(names: &[String]) -> Result<Self, TlsError> {
+        let now = OffsetDateTime::now_utc();
+        let ca = SelfSigned::new(names, now).map_err(|source| TlsError::SelfSigned {
+            names: names.join(", "),
+            source,
+        })?;
+        let current = ca.issue(now)?;
+        Ok(Self::new(current, Source::SelfSigned(Box::new(ca))))
+    }
+
+    fn new(current: ServingCertificate, source: Source) -> Self {
+        let resolver = CertResolver {
+            current: ArcSwap::new(Arc::clone(&current.key)),
+        };
+        Self {
+            resolver: Arc::new(resolver),
+            current,
+            source,
+        }
+    }
+
+    /// The certificate of the CA in memory, which clients must trust; `None` where the certificate comes from
+    /// files.
+    #[must_use]
+    pub fn ca_pem(&self) -> Option<String> {
+        match &self.source {
+            Source::SelfSigned(ca) => Some(ca.ca_pem()),
+            Source::Files { .. } => None,
+        }
+    }
+
+    /// The certificate in force.
+    #[must_use]
+    pub fn current(&self) -> &ServingCertificate {
+        &self.current
+    }
+
+    /// The TLS configuration of a server that always serves the certificate in force.
+    pub(crate) fn server_config(&self) -> Result<ServerConfig, TlsError> {
+        let mut config = ServerConfig::builder_with_provider(Arc::new(crypto_provider()))
+            .with_safe_default_protocol_versions()
+            .map_err(TlsError::Protocol)?
+            .with_no_client_auth()
+            .with_cert_resolver(Arc::clone(&self.resolver) as Arc<dyn ResolvesServerCert>);
+        // An API server behind a Service speaks HTTP/1.1, one that was given a URL HTTP/2.
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        // API servers do not resume sessions; a store of them would be memory and a lock for nothing.
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        config.send_tls13_tickets = 0;
+        Ok(config)
+    }
+
+    /// Looks for a new certificate, and puts it in force.
+    pub async fn refresh(&mut self) -> Refreshed {
+        let now = OffsetDateTime::now_utc();
+        let next = match &mut self.source {
+            Source::SelfSigned(_) if !SelfSigned::is_due(&self.current, now) => {
+                return Refreshed::Unchanged;
+            }
+            Source::SelfSigned(ca) => ca.issue(now).map_err(TlsError::from),
+            Source::Files { files, seen } => {
+                let contents = Contents::read(files).await;
+                let fingerprint = Contents::fingerprint_of(&contents);
+                if fingerprint == *seen {
+                    return Refreshed::Unchanged;
+                }
+                *seen = fingerprint;
+                contents.and_then(|contents| contents.parse(files))
+            }
+        };
+        match next {
+            Ok(next) => {
+                self.resolver.current.store(Arc::clone(&next.key));
+                self.current = next;
+                Refreshed::Replaced
+            }
+            Err(error) => Refreshed::Kept(error),
+        }
+    }
+
+    /// Keeps the certificate current until `stop`.
+    pub(crate) async fn keep_current(
+        mut self,
+        every: Duration,
+        metrics: Metrics,
+        condition: ReadyCondition,
+        stop: CancellationToken,
+    ) {
+        let mut ticks = tokio::time::interval(every);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        self.publish(&metrics, &condition);
+        while stop.run_until_cancelled(ticks.tick()).await.is_some() {
+            match self.refresh().await {
+                Refreshed::Unchanged => {}
+                Refreshed::Replaced => {
+                    metrics.certificate_reload(Reload::Loaded);
+                    tracing::info!(expiry = self.current.expiry, "serving a new certificate");
+                }
+                Refreshed::Kept(error) => {
+                    metrics.certificate_reload(Reload::Refused);
+                    let error: &dyn std::error::Error = &error;
+                    tracing::warn!(
+                        error,
+                        "keeping the certificate in force: the new one cannot be served"
+                    );
+                }
+            }
+            self.publish(&metrics, &condition);
+        }
+    }
+
+    fn publish(&self, metrics: &Metrics, condition: &ReadyCondition) {
+        let ServingCertificate {
+            expiry, ca_expiry, ..
+        } = self.current;
+        metrics.certificate(expiry, ca_expiry);
+        if expiry > OffsetDateTime::now_utc().unix_timestamp() {
+            condition.met();
+        } else {
+            condition.unmet("the serving certificate has expired");
+        }
+    }
+}
+
+// === impl CertResolver ===
+
+impl ResolvesServerCert for CertResolver {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(self.current.load_full())
+    }
+}
+
+// === the files ===
+
+struct Contents {
+    certificate: Vec<u8>,
+    key: Vec<u8>,
+    ca: Option<Vec<u8>>,
+}
+
+/// Tells whether contents (or why there are none) have changed, without keeping a private key in memory
+/// once more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Fingerprint([u8; 32]);
+
+impl Contents {
+    async fn read(files: &CertificateFiles) -> Result<Self, TlsError> {
+        let certificate = read(&files.certificate).await?;
+        let key = read(&files.key).await?;
+        let ca = match files.certificate.parent() {
+            Some(directory) => read(&directory.join("ca.crt")).await.ok(),
+            None => None,
+        };
+        Ok(Self {
+            certificate,
+            key,
+            ca,
+        })
+    }
+
+    fn parse(&self, files: &CertificateFiles) -> Result<ServingCertificate, TlsError> {
+        let now = OffsetDateTime::now_utc().unix_timestamp();
+        ServingCertificate::from_pem(&self.certificate, &self.key, self.ca.as_deref(), now).map_err(
+            |source| TlsError::Invalid {
+                certificate: files.certificate.clone(),
+                key: files.key.clone(),
+                source,
+            },
+        )
+    }
+
+    fn fingerprint(&self) -> Fingerprint {
+        let Self {
+            certificate,
+            key,
+            ca,
+        } = self;
+        Fingerprint::of(&[certificate, key, ca.as_deref().unwrap_or_default()])
+    }
+
+    fn fingerprint_of(read: &Result<Self, TlsError>) -> Fingerprint {
+        match read {
+            Ok(contents) => contents.fingerprint(),
+            Err(error) => Fingerprint::of(&[error.to_string().as_bytes()]),
+        }
+    }
+}
+
+impl Fingerprint {
+    fn of(parts: &[&[u8]]) -> Self {
+        let mut hash = Sha256::new();
+        for part in parts {
+            hash.update(part.len().to_le_bytes());
+            hash.update(part);
+        }
+        Self(hash.finalize().into())
+    }
+}
+
+async fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
+    tokio::fs::read(path)
+        .await
+        .map_err(|source| TlsError::Read {
+            path: path.to_owned(),
+            source,
+        })
+}
