@@ -74,7 +74,10 @@ impl Schema {
         let rules = match crd.pointer_mut(OPEN_API) {
             Some(root) => {
                 tidy(root);
-                let rules = rules(kind, &defaults(&root["properties"]["spec"]));
+                let rules = rules(
+                    kind,
+                    &defaults(root.pointer("/properties/spec").unwrap_or(&Value::Null)),
+                );
                 rules.iter().for_each(|rule| write_rule(root, rule));
                 rules
             }
@@ -159,15 +162,17 @@ fn write_rule(root: &mut Value, rule: &Rule) {
     let Some(Value::Object(place)) = place else {
         return;
     };
-    let mut entry = json!({"rule": rule.cel, "message": rule.message});
+    let mut entry = serde_json::Map::new();
+    entry.insert("rule".to_owned(), json!(rule.cel));
+    entry.insert("message".to_owned(), json!(rule.message));
     if !rule.field_path.is_empty() {
-        entry["fieldPath"] = rule.field_path.as_str().into();
+        entry.insert("fieldPath".to_owned(), json!(rule.field_path));
     }
     let entries = place
         .entry("x-kubernetes-validations")
         .or_insert_with(|| json!([]));
     if let Some(entries) = entries.as_array_mut() {
-        entries.push(entry);
+        entries.push(Value::Object(entry));
     }
 }
 

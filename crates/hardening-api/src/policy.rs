@@ -5,6 +5,11 @@
 //! The types are our own and not `k8s-openapi`'s, because a policy offers less than a pod (no
 //! `windowsOptions`), allows less (`privileged` takes `false` only), and must document more.
 
+#![allow(
+    clippy::duplicated_attributes,
+    reason = "the printer columns of a kind are attributes of the same form"
+)]
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kube::CustomResource;
 use schemars::JsonSchema;
@@ -270,7 +275,8 @@ pub struct PodSecurityContext {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub se_linux_options: Option<SeLinuxOptions>,
 
-    /// Default for seLinuxChangePolicy.
+    /// Default for seLinuxChangePolicy. MountOption is never filled in: without the feature gate
+    /// SELinuxMount the API server refuses it in a pod, and with it, it is what a pod has anyway.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub se_linux_change_policy: Option<SeLinuxChangePolicy>,
 
@@ -414,7 +420,7 @@ pub struct AppArmorProfile {
     pub type_: ProfileType,
     /// With type Localhost: the name of a profile loaded on the node.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 4095), regex(pattern = r"^\S(.*\S)?$"))]
+    #[schemars(length(min = 1, max = 4095), regex(pattern = r"^[!-~]([ -~]*[!-~])?$"))]
     pub localhost_profile: Option<String>,
 }
 

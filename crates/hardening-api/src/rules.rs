@@ -49,9 +49,7 @@ pub(crate) fn rules(kind: PolicyKind, defaults: &[Leaf]) -> Vec<Rule> {
                 &format!("{context}.{profile}"),
                 "(self.type == 'Localhost') == has(self.localhostProfile)",
                 "localhostProfile must be set with type Localhost, and only then",
-                |profile| {
-                    (profile["type"] == "Localhost") == !profile["localhostProfile"].is_null()
-                },
+                |profile| (profile["type"] == "Localhost") != profile["localhostProfile"].is_null(),
             ));
         }
         rules.push(rule(

@@ -36,6 +36,9 @@ pub(crate) fn value(
         }
         (Field::HostUsers, Value::Bool(false)) => user_namespace(state),
         (Field::SeccompProfile, Value::Json(json)) => legacy_seccomp(state, at, json),
+        (Field::SeLinuxChangePolicy, Value::Json(json)) if **json == *"\"MountOption\"" => {
+            Some(Guard::FeatureGate)
+        }
         (Field::AppArmorProfile, _) => legacy_app_armor(state, at),
         (Field::RuntimeClassName, Value::Json(json)) => runtime_class(pass, json),
         (Field::AutomountServiceAccountToken, Value::Bool(mount)) => {
@@ -196,15 +199,27 @@ fn legacy_seccomp(state: &State<'_>, at: At, json: &str) -> Option<Guard> {
     (field != equivalent).then_some(Guard::LegacyAnnotation)
 }
 
-/// The API server turns a container's AppArmor annotation into the container's own field.
+/// The API server turns a container's AppArmor annotation into the container's own field. One that it
+/// cannot turn into a field stands against the pod's profile instead.
 fn legacy_app_armor(state: &State<'_>, at: At) -> Option<Guard> {
-    if at == At::Pod {
-        return None;
-    }
-    state
-        .pod
-        .legacy_profile(LegacyProfile::AppArmor, container_name(state, at))?;
-    Some(Guard::LegacyAnnotation)
+    let annotation = |name: &str| state.pod.legacy_profile(LegacyProfile::AppArmor, name);
+    let held = match at {
+        At::Container(_) => annotation(container_name(state, at)).is_some(),
+        At::Pod => state.containers.iter().any(|container| {
+            !container.slot.has.contains(Field::AppArmorProfile)
+                && annotation(container.container.name.as_str())
+                    .is_some_and(|profile| !becomes_a_field(profile))
+        }),
+    };
+    held.then_some(Guard::LegacyAnnotation)
+}
+
+fn becomes_a_field(annotation: &str) -> bool {
+    const LONGEST: usize = 4095;
+    matches!(annotation, "runtime/default" | "unconfined")
+        || annotation
+            .strip_prefix("localhost/")
+            .is_some_and(|name| !name.is_empty() && name.len() <= LONGEST && name.trim() == name)
 }
 
 /// Empty for the pod.

@@ -160,6 +160,7 @@ pub static FIELDS: [FieldRow; 23] = [
     },
     FieldRow {
         pod: Some("securityContext.seLinuxChangePolicy"),
+        guards: &[Guard::FeatureGate],
         ..row(
             Field::SeLinuxChangePolicy,
             "How volumes get the SELinux label: MountOption or Recursive.",

@@ -213,19 +213,24 @@ impl<'p, 'a> Pass<'p, 'a> {
                 .is_some_and(|c| !c.slot.has.contains(field))
         };
         let inheritors: Vec<usize> = self.container_indices().filter(open).collect();
-        match self.attempt(At::Pod, &candidate, &inheritors) {
+        let spread = [
+            Guard::RunsAsRoot,
+            Guard::NonRootDemanded,
+            Guard::GroupWithoutUser,
+        ];
+        if self
+            .attempt(At::Pod, &candidate, &inheritors)
+            .is_err_and(|guard| spread.contains(&guard))
+        {
             // What cannot stand at pod level, because of some of the containers or because it needs
             // something else at that level, is written on the containers that can take it.
-            Err(Guard::RunsAsRoot | Guard::NonRootDemanded | Guard::GroupWithoutUser) => {
-                for i in inheritors {
-                    if let Some(decision) = self.decision(field, i)
-                        && decision.default.level == Level::Pod
-                    {
-                        let _ = self.attempt(At::Container(i), &decision, &[]);
-                    }
+            for i in inheritors {
+                if let Some(decision) = self.decision(field, i)
+                    && decision.default.level == Level::Pod
+                {
+                    let _ = self.attempt(At::Container(i), &decision, &[]);
                 }
             }
-            Ok(()) | Err(_) => {}
         }
     }
 
@@ -281,7 +286,7 @@ impl<'p, 'a> Pass<'p, 'a> {
         mut present: Vec<Cow<'a, str>>,
         defaults: impl Fn(&'a Policy) -> Vec<&'a PolicyDefault>,
     ) {
-        let written = self.state.slot(at).has.contains(field);
+        let written = self.state.slot(at).written.contains(field);
         present.extend(self.state.filled_items(at, field).map(Cow::Borrowed));
         for (rank, &policy) in self.policies.iter().enumerate() {
             if written && !policy.union {

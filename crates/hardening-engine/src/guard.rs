@@ -36,6 +36,9 @@ pub enum Guard {
     /// A legacy AppArmor or seccomp annotation that says something else: the API server refuses a field
     /// that differs from it.
     LegacyAnnotation,
+    /// `seLinuxChangePolicy: MountOption`, which the API server refuses unless the feature gate SELinuxMount
+    /// is on, and which is what a pod has anyway where it is on.
+    FeatureGate,
     /// A RuntimeClass that the cluster does not have, or whose node selector contradicts the pod's.
     RuntimeClass,
     /// The service account says otherwise, or the pod uses the token volume at a path of its own.
@@ -44,7 +47,7 @@ pub enum Guard {
 
 impl Guard {
     /// Every guard.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::AlwaysEscalates,
         Self::RunsAsRoot,
         Self::NonRootDemanded,
@@ -58,6 +61,7 @@ impl Guard {
         Self::AlreadyMounted,
         Self::RunningPod,
         Self::LegacyAnnotation,
+        Self::FeatureGate,
         Self::RuntimeClass,
         Self::ServiceAccount,
     ];
@@ -79,6 +83,7 @@ impl Guard {
             Self::AlreadyMounted => "already-mounted",
             Self::RunningPod => "running-pod",
             Self::LegacyAnnotation => "legacy-annotation",
+            Self::FeatureGate => "feature-gate",
             Self::RuntimeClass => "runtime-class",
             Self::ServiceAccount => "service-account",
         }
@@ -119,6 +124,9 @@ impl Guard {
             Self::LegacyAnnotation => {
                 "a legacy annotation says otherwise: the API server refuses a field that differs from it"
             }
+            Self::FeatureGate => {
+                "the API server refuses MountOption unless its feature gate SELinuxMount is on, and where it is on a pod has it anyway"
+            }
             Self::RuntimeClass => {
                 "the cluster has no such RuntimeClass, or its node selector contradicts the pod's: the API server would refuse the pod"
             }
@@ -136,6 +144,7 @@ impl Guard {
             self,
             Self::WindowsPod
                 | Self::AlreadyMounted
+                | Self::FeatureGate
                 | Self::CapabilityDropped
                 | Self::NonRootDemanded
                 | Self::UnmaskedProc

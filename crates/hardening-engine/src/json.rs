@@ -183,7 +183,7 @@ impl<'de> Visitor<'de> for AnnotationsVisitor {
     fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Self::Value, A::Error> {
         let mut annotations = Annotations::default();
         while let Some((key, value)) = members.next_entry::<Text<'de>, Text<'de>>()? {
-            annotations.note(key.0, value);
+            annotations.note(key.as_str(), value);
         }
         Ok(annotations)
     }

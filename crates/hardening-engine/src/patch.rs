@@ -138,12 +138,12 @@ fn write_pod(ops: &mut Operations<'_>, pod: &Pod<'_>, fills: &[&Fill<'_>]) {
         fills.iter().partition(|fill| in_context(fill));
     for group in groups(&direct) {
         ops.add(format_args!("/spec/{}", name(group)), |out| {
-            write_value(out, group)
+            write_value(out, group);
         });
     }
     if !has_context && !context.is_empty() {
         ops.add(format_args!("/spec/securityContext"), |out| {
-            write_object(out, &context)
+            write_object(out, &context);
         });
     } else {
         for group in groups(&context) {
@@ -199,7 +199,7 @@ fn write_container<'a>(
             }
             if context.capabilities.is_none() && !capabilities.is_empty() {
                 ops.add(format_args!("{base}/capabilities"), |out| {
-                    write_members(out, groups(&capabilities))
+                    write_members(out, groups(&capabilities));
                 });
             } else {
                 for group in groups(&capabilities) {
@@ -238,7 +238,7 @@ fn add_or_append(
     }
     for item in group.iter().flat_map(|fill| fill.items()) {
         ops.add(format_args!("{base}/{name}/-"), |out| {
-            out.extend_from_slice(item.json.as_bytes())
+            out.extend_from_slice(item.json.as_bytes());
         });
     }
 }
@@ -279,7 +279,7 @@ fn write_value(out: &mut Vec<u8>, group: &[&Fill<'_>]) {
         Some(FillValue::Items(_)) | None => {
             let items = group.iter().flat_map(|fill| fill.items());
             write_list(out, items, |out, item: &&Item| {
-                out.extend_from_slice(item.json.as_bytes())
+                out.extend_from_slice(item.json.as_bytes());
             });
         }
     }
@@ -338,7 +338,7 @@ impl<'a> Volumes<'a> {
             }
         } else if !self.added.is_empty() {
             ops.add(format_args!("/spec/volumes"), |out| {
-                write_list(out, self.added.iter(), write)
+                write_list(out, self.added.iter(), write);
             });
         }
     }
@@ -390,12 +390,12 @@ fn write_mounts<'a>(
     if container.volume_mounts.is_some() {
         for mount in &mounts {
             ops.add(format_args!("/spec/{list}/{index}/volumeMounts/-"), |out| {
-                write(out, mount)
+                write(out, mount);
             });
         }
     } else if !mounts.is_empty() {
         ops.add(format_args!("/spec/{list}/{index}/volumeMounts"), |out| {
-            write_list(out, mounts.iter(), write)
+            write_list(out, mounts.iter(), write);
         });
     }
 }

@@ -178,12 +178,12 @@ impl<'a> Fill<'a> {
             FillValue::Single(value) => value.write_json(&mut out),
             FillValue::Items(items) if self.field == Field::WritablePaths => {
                 patch::write_list(&mut out, items.iter(), |out, item| {
-                    patch::write_string(out, &item.key)
+                    patch::write_string(out, &item.key);
                 });
             }
             FillValue::Items(items) => {
                 patch::write_list(&mut out, items.iter(), |out, item| {
-                    out.extend_from_slice(item.json.as_bytes())
+                    out.extend_from_slice(item.json.as_bytes());
                 });
             }
         }

@@ -4,8 +4,6 @@
 //! must survive, and a tree costs five times as much. A member that is null, or an empty list or object,
 //! is as good as absent.
 
-use std::borrow::Cow;
-
 use serde::Deserialize;
 
 use crate::field::{Field, FieldSet};
@@ -553,7 +551,7 @@ const SECCOMP_CONTAINER: &str = "container.seccomp.security.alpha.kubernetes.io/
 const SECCOMP_POD: &str = "seccomp.security.alpha.kubernetes.io/pod";
 
 impl<'a> Annotations<'a> {
-    pub(crate) fn note(&mut self, key: Cow<'a, str>, value: Text<'a>) {
+    pub(crate) fn note(&mut self, key: &str, value: Text<'a>) {
         self.bytes += key.len() + value.as_str().len();
         if key == MIRROR {
             self.mirror = true;

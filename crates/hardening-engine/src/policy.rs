@@ -5,15 +5,14 @@ use std::cmp::Reverse;
 use std::fmt;
 
 use hardening_api::policy::{
-    Capabilities, ClusterPodHardeningPolicySpec, ContainerDefaults, ContainerKind, ListMerge, Mode,
-    PodDefaults, PodSecurityContext, Profile, SecurityContext, Tier, WritablePath,
+    Capabilities, ClusterPodHardeningPolicySpec, ContainerDefaults, ContainerKind, ListMerge,
+    Medium, Mode, PodDefaults, PodSecurityContext, Profile, SecurityContext, Tier, WritablePath,
 };
 use hardening_api::{
     ClusterPodHardeningPolicy, PodHardeningPolicy, PodHardeningPolicySpec, PolicyKind, Violation,
     violations,
 };
 use serde::Serialize;
-use serde_json::json;
 
 use crate::field::Field;
 use crate::profile;
@@ -483,19 +482,20 @@ fn to_json<T: Serialize>(value: &T) -> String {
 }
 
 fn empty_dir(path: &WritablePath) -> String {
+    #[derive(Serialize)]
+    #[serde(rename_all = "camelCase")]
+    struct EmptyDir<'p> {
+        #[serde(skip_serializing_if = "Option::is_none")]
+        medium: &'p Option<Medium>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        size_limit: &'p Option<String>,
+    }
     let WritablePath {
         path: _,
         size_limit,
         medium,
     } = path;
-    let mut empty_dir = json!({});
-    if let Some(medium) = medium {
-        empty_dir["medium"] = json!(medium);
-    }
-    if let Some(limit) = size_limit {
-        empty_dir["sizeLimit"] = json!(limit);
-    }
-    empty_dir.to_string()
+    to_json(&EmptyDir { medium, size_limit })
 }
 
 impl Value {
@@ -508,7 +508,7 @@ impl Value {
             Self::Json(json) => out.extend_from_slice(json.as_bytes()),
             Self::Items(items) => {
                 crate::patch::write_list(out, items.iter(), |out, item| {
-                    out.extend_from_slice(item.json.as_bytes())
+                    out.extend_from_slice(item.json.as_bytes());
                 });
             }
         }

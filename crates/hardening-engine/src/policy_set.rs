@@ -53,13 +53,15 @@ pub struct PolicySet {
     unlabelled: Policies,
     namespaces: HashTrieMapSync<Arc<str>, Arc<Labels>>,
     /// By namespace and name: what `automountServiceAccountToken` says.
-    service_accounts: HashTrieMapSync<Arc<str>, Arc<BTreeMap<Box<str>, Option<bool>>>>,
+    service_accounts: HashTrieMapSync<Arc<str>, Arc<Accounts>>,
     runtime_classes: HashTrieMapSync<Arc<str>, Arc<Labels>>,
     /// Whether a RuntimeClass that is not in the map does not exist.
     all_runtime_classes_known: bool,
 }
 
 type Policies = Arc<[Arc<Policy>]>;
+/// By name.
+type Accounts = BTreeMap<Box<str>, Option<bool>>;
 type Labels = Box<[(Arc<str>, Arc<str>)]>;
 
 /// The policies that a pod has, in the order in which they are asked, and what else a plan needs to know.

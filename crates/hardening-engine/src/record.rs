@@ -137,7 +137,7 @@ pub(crate) fn write(ops: &mut Operations<'_>, plan: &Plan<'_>) {
             for (key, value) in &records {
                 let key = key.replace('/', "~1");
                 ops.add(format_args!("/metadata/annotations/{key}"), |out| {
-                    write_string(out, value)
+                    write_string(out, value);
                 });
             }
         }

@@ -48,6 +48,8 @@ pub(crate) struct ContainerState<'a> {
 #[derive(Debug, Default)]
 pub(crate) struct Slot {
     pub(crate) has: FieldSet,
+    /// What the pod came with.
+    pub(crate) written: FieldSet,
     pub(crate) user: Option<i64>,
     pub(crate) non_root: Option<bool>,
     pub(crate) allow_privilege_escalation: Option<bool>,
@@ -61,6 +63,7 @@ impl<'a> State<'a> {
         let has = spec.written();
         let pod_level = Slot {
             has,
+            written: has,
             user: context.and_then(|context| context.run_as_user),
             non_root: context.and_then(|context| context.run_as_non_root),
             allow_privilege_escalation: None,
@@ -225,6 +228,7 @@ impl<'a> ContainerState<'a> {
             container,
             slot: Slot {
                 has: container.written(),
+                written: container.written(),
                 user: context.and_then(|context| context.run_as_user),
                 non_root: context.and_then(|context| context.run_as_non_root),
                 allow_privilege_escalation: context
