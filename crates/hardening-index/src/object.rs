@@ -1,0 +1,286 @@
+//! What is watched, and what of each object is kept.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use hardening_api::{
+    ClusterPodHardeningPolicy, PodHardeningPolicy, PolicyKind, Violation, violations,
+};
+use hardening_engine::{InvalidPolicy, Policy, PolicyKey};
+use k8s_openapi::api::core::v1::{Namespace, ServiceAccount as CoreServiceAccount};
+use k8s_openapi::api::node::v1::RuntimeClass as NodeRuntimeClass;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::Resource;
+use kube::core::{DynamicObject, PartialObjectMeta};
+use serde::Deserialize;
+use serde_json::Value;
+
+/// The resources that are watched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Watched {
+    /// `podhardeningpolicies.podhardening.dev`
+    PodHardeningPolicies,
+    /// `clusterpodhardeningpolicies.podhardening.dev`
+    ClusterPodHardeningPolicies,
+    /// `namespaces`: their labels.
+    Namespaces,
+    /// `serviceaccounts`: what they say about their token.
+    ServiceAccounts,
+    /// `runtimeclasses.node.k8s.io`: which there are, and which nodes they ask for.
+    RuntimeClasses,
+}
+
+/// Which object.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Key {
+    /// A policy of either kind.
+    Policy(PolicyKey),
+    /// A namespace by its name.
+    Namespace(String),
+    /// A service account by its namespace and name.
+    ServiceAccount(String, String),
+    /// A RuntimeClass by its name.
+    RuntimeClass(String),
+}
+
+/// What is kept of an object.
+#[derive(Debug)]
+pub enum Object {
+    /// A policy compiled, or why it could not be.
+    Policy(PolicyKey, Box<Result<Policy, InvalidPolicy>>),
+    /// A namespace and its labels.
+    Namespace(String, BTreeMap<String, String>),
+    /// A service account by namespace and name, and its `automountServiceAccountToken`.
+    ServiceAccount(String, String, Option<bool>),
+    /// A RuntimeClass and its `scheduling.nodeSelector`.
+    RuntimeClass(String, BTreeMap<String, String>),
+}
+
+/// A ServiceAccount without its secrets' names.
+#[derive(Resource, Deserialize, Clone, Debug)]
+#[resource(inherit = CoreServiceAccount)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct ServiceAccount {
+    metadata: ObjectMeta,
+    automount_service_account_token: Option<bool>,
+}
+
+/// A RuntimeClass as far as admission looks at it.
+#[derive(Resource, Deserialize, Clone, Debug)]
+#[resource(inherit = NodeRuntimeClass)]
+pub(crate) struct RuntimeClass {
+    metadata: ObjectMeta,
+    scheduling: Option<Scheduling>,
+}
+
+#[derive(Deserialize, Clone, Debug)]
+#[serde(rename_all = "camelCase")]
+struct Scheduling {
+    node_selector: Option<BTreeMap<String, String>>,
+}
+
+// === impl Watched ===
+
+impl Watched {
+    /// All of them.
+    pub const ALL: [Self; 5] = [
+        Self::PodHardeningPolicies,
+        Self::ClusterPodHardeningPolicies,
+        Self::Namespaces,
+        Self::ServiceAccounts,
+        Self::RuntimeClasses,
+    ];
+
+    /// The resource's name, as in a CustomResourceDefinition or a Role.
+    #[must_use]
+    pub fn resource(self) -> &'static str {
+        match self {
+            Self::PodHardeningPolicies => "podhardeningpolicies.podhardening.dev",
+            Self::ClusterPodHardeningPolicies => "clusterpodhardeningpolicies.podhardening.dev",
+            Self::Namespaces => "namespaces",
+            Self::ServiceAccounts => "serviceaccounts",
+            Self::RuntimeClasses => "runtimeclasses.node.k8s.io",
+        }
+    }
+
+    /// Whether it is one of our own, which are there only once their definition was installed.
+    #[must_use]
+    pub fn is_policy(self) -> bool {
+        match self {
+            Self::PodHardeningPolicies | Self::ClusterPodHardeningPolicies => true,
+            Self::Namespaces | Self::ServiceAccounts | Self::RuntimeClasses => false,
+        }
+    }
+}
+
+impl fmt::Display for Watched {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.resource())
+    }
+}
+
+// === impl Key ===
+
+impl Key {
+    /// The resource that the object is one of.
+    #[must_use]
+    pub fn watched(&self) -> Watched {
+        match self {
+            Self::Policy(PolicyKey {
+                namespace: Some(_),
+                name: _,
+            }) => Watched::PodHardeningPolicies,
+            Self::Policy(PolicyKey {
+                namespace: None,
+                name: _,
+            }) => Watched::ClusterPodHardeningPolicies,
+            Self::Namespace(_) => Watched::Namespaces,
+            Self::ServiceAccount(_, _) => Watched::ServiceAccounts,
+            Self::RuntimeClass(_) => Watched::RuntimeClasses,
+        }
+    }
+
+    pub(crate) fn of_policy(object: &DynamicObject) -> Self {
+        Self::Policy(policy_key(object))
+    }
+
+    pub(crate) fn of_namespace(object: &PartialObjectMeta<Namespace>) -> Self {
+        Self::Namespace(name(&object.metadata))
+    }
+
+    pub(crate) fn of_service_account(object: &ServiceAccount) -> Self {
+        Self::ServiceAccount(namespace(&object.metadata), name(&object.metadata))
+    }
+
+    pub(crate) fn of_runtime_class(object: &RuntimeClass) -> Self {
+        Self::RuntimeClass(name(&object.metadata))
+    }
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Policy(PolicyKey {
+                namespace: Some(namespace),
+                name,
+            }) => {
+                write!(f, "{} {namespace}/{name}", PolicyKind::Namespaced.name())
+            }
+            Self::Policy(PolicyKey {
+                namespace: None,
+                name,
+            }) => {
+                write!(f, "{} {name}", PolicyKind::Cluster.name())
+            }
+            Self::Namespace(name) => write!(f, "Namespace {name}"),
+            Self::ServiceAccount(namespace, name) => write!(f, "ServiceAccount {namespace}/{name}"),
+            Self::RuntimeClass(name) => write!(f, "RuntimeClass {name}"),
+        }
+    }
+}
+
+// === impl Object ===
+
+impl Object {
+    /// Which object it is.
+    #[must_use]
+    pub fn key(&self) -> Key {
+        match self {
+            Self::Policy(key, _) => Key::Policy(key.clone()),
+            Self::Namespace(name, _) => Key::Namespace(name.clone()),
+            Self::ServiceAccount(namespace, name, _) => {
+                Key::ServiceAccount(namespace.clone(), name.clone())
+            }
+            Self::RuntimeClass(name, _) => Key::RuntimeClass(name.clone()),
+        }
+    }
+
+    /// Compiles a policy.
+    ///
+    /// It comes as it is and not as its type, so that one that an older schema let in, or that somebody
+    /// put past the schema, is still an object with a name: it can be reported, replaced and deleted, and
+    /// its neighbours in a list are not lost with it.
+    pub(crate) fn policy(object: DynamicObject) -> Self {
+        let key = policy_key(&object);
+        let value = serde_json::to_value(object).unwrap_or_default();
+        let policy = match key.namespace {
+            Some(_) => compile(
+                PolicyKind::Namespaced,
+                &value,
+                |typed: PodHardeningPolicy| Policy::namespaced(&typed),
+            ),
+            None => compile(
+                PolicyKind::Cluster,
+                &value,
+                |typed: ClusterPodHardeningPolicy| Policy::cluster(&typed),
+            ),
+        };
+        Self::Policy(key, Box::new(policy))
+    }
+
+    pub(crate) fn namespace(object: PartialObjectMeta<Namespace>) -> Self {
+        Self::Namespace(
+            name(&object.metadata),
+            object.metadata.labels.unwrap_or_default(),
+        )
+    }
+
+    pub(crate) fn service_account(object: ServiceAccount) -> Self {
+        let ServiceAccount {
+            metadata,
+            automount_service_account_token,
+        } = object;
+        Self::ServiceAccount(
+            namespace(&metadata),
+            name(&metadata),
+            automount_service_account_token,
+        )
+    }
+
+    pub(crate) fn runtime_class(object: RuntimeClass) -> Self {
+        let RuntimeClass {
+            metadata,
+            scheduling,
+        } = object;
+        let node_selector = scheduling.and_then(|scheduling| scheduling.node_selector);
+        Self::RuntimeClass(name(&metadata), node_selector.unwrap_or_default())
+    }
+}
+
+/// The policy, or all that is wrong with it, with the fields' names, which the error of a failed
+/// deserialisation alone does not tell.
+fn compile<P: serde::de::DeserializeOwned>(
+    kind: PolicyKind,
+    value: &Value,
+    compile: impl FnOnce(P) -> Result<Policy, InvalidPolicy>,
+) -> Result<Policy, InvalidPolicy> {
+    match P::deserialize(value) {
+        Ok(typed) => compile(typed),
+        Err(error) => {
+            let mut violations = violations(kind, value);
+            if violations.is_empty() {
+                violations.push(Violation {
+                    path: "spec".to_owned(),
+                    message: error.to_string(),
+                });
+            }
+            Err(InvalidPolicy { violations })
+        }
+    }
+}
+
+fn policy_key(object: &DynamicObject) -> PolicyKey {
+    PolicyKey {
+        namespace: object.metadata.namespace.clone(),
+        name: name(&object.metadata),
+    }
+}
+
+/// The API server names every object.
+fn name(metadata: &ObjectMeta) -> String {
+    metadata.name.clone().unwrap_or_default()
+}
+
+fn namespace(metadata: &ObjectMeta) -> String {
+    metadata.namespace.clone().unwrap_or_default()
+}

@@ -1,0 +1,135 @@
+//! One resource's watch as a stream of changes that never ends.
+
+use std::fmt::Debug;
+use std::time::Duration;
+
+use backon::{BackoffBuilder as _, ExponentialBackoff, ExponentialBuilder};
+use futures::stream::{self, BoxStream};
+use futures::{Stream, StreamExt as _, TryStreamExt as _};
+use hardening_api::{ClusterPodHardeningPolicy, PodHardeningPolicy};
+use k8s_openapi::api::core::v1::Namespace;
+use kube::core::{ApiResource, DynamicObject, PartialObjectMeta};
+use kube::runtime::watcher::{self, Event, watcher};
+use kube::{Api, Client, Resource};
+use serde::de::DeserializeOwned;
+
+use crate::freshness::WATCH_TIMEOUT;
+use crate::object::{Key, Object, RuntimeClass, ServiceAccount, Watched};
+
+/// What happened to a resource's objects.
+pub(crate) enum Change {
+    ListBegins,
+    Listed(Object),
+    ListEnds,
+    Applied(Object),
+    Deleted(Key),
+}
+
+/// What happens to the objects of a resource, from their first list on. Errors are part of it: after each
+/// the stream pauses, then goes on where it was.
+pub(crate) fn changes(
+    watched: Watched,
+    client: Client,
+) -> BoxStream<'static, Result<Change, watcher::Error>> {
+    match watched {
+        Watched::PodHardeningPolicies => {
+            let resource = ApiResource::erase::<PodHardeningPolicy>(&());
+            let api = Api::all_with(client, &resource);
+            objects(api, Object::policy, Key::of_policy)
+        }
+        Watched::ClusterPodHardeningPolicies => {
+            let resource = ApiResource::erase::<ClusterPodHardeningPolicy>(&());
+            let api = Api::<DynamicObject>::all_with(client, &resource);
+            objects(api, Object::policy, Key::of_policy)
+        }
+        Watched::Namespaces => {
+            let api = Api::<PartialObjectMeta<Namespace>>::all(client);
+            objects(api, Object::namespace, Key::of_namespace)
+        }
+        Watched::ServiceAccounts => {
+            let api = Api::<ServiceAccount>::all(client);
+            objects(api, Object::service_account, Key::of_service_account)
+        }
+        Watched::RuntimeClasses => {
+            let api = Api::<RuntimeClass>::all(client);
+            objects(api, Object::runtime_class, Key::of_runtime_class)
+        }
+    }
+}
+
+fn objects<K>(
+    api: Api<K>,
+    object: fn(K) -> Object,
+    key: fn(&K) -> Key,
+) -> BoxStream<'static, Result<Change, watcher::Error>>
+where
+    K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
+{
+    let changes = watcher(api, config()).map_ok(move |event| match event {
+        Event::Init => Change::ListBegins,
+        Event::InitApply(listed) => Change::Listed(object(listed)),
+        Event::InitDone => Change::ListEnds,
+        Event::Apply(applied) => Change::Applied(object(applied)),
+        Event::Delete(deleted) => Change::Deleted(key(&deleted)),
+    });
+    pausing(changes).boxed()
+}
+
+/// Lists are paged, and read what is true now: "any" version, which a server could answer from its cache,
+/// might be older than what this process, or the one before it, has already acted on.
+fn config() -> watcher::Config {
+    let seconds = u32::try_from(WATCH_TIMEOUT.as_secs()).unwrap_or(u32::MAX);
+    watcher::Config::default().timeout(seconds).page_size(500)
+}
+
+/// Pauses after each error, longer each time, until something is heard again.
+///
+/// Not kube's own `default_backoff`: that one takes the announcement of a list, which comes before the
+/// first byte was sent, for a success, and so never gets beyond its shortest pause; and its longest is
+/// longer than a recovery may take.
+fn pausing(
+    changes: impl Stream<Item = Result<Change, watcher::Error>> + Send + 'static,
+) -> impl Stream<Item = Result<Change, watcher::Error>> + Send {
+    let state = Pausing {
+        changes: changes.boxed(),
+        backoff: backoff(),
+        pause: None,
+    };
+    stream::unfold(state, async |mut state| {
+        let item = state.next().await?;
+        Some((item, state))
+    })
+}
+
+struct Pausing {
+    changes: BoxStream<'static, Result<Change, watcher::Error>>,
+    backoff: ExponentialBackoff,
+    pause: Option<Duration>,
+}
+
+impl Pausing {
+    async fn next(&mut self) -> Option<Result<Change, watcher::Error>> {
+        if let Some(pause) = self.pause.take() {
+            tokio::time::sleep(pause).await;
+        }
+        let item = self.changes.next().await?;
+        match &item {
+            Err(_) => self.pause = self.backoff.next(),
+            Ok(Change::ListBegins) => {}
+            Ok(Change::Listed(_) | Change::ListEnds | Change::Applied(_) | Change::Deleted(_)) => {
+                self.backoff = backoff();
+            }
+        }
+        Some(item)
+    }
+}
+
+/// Half a second, doubled up to ten seconds, and up to twice that by jitter.
+fn backoff() -> ExponentialBackoff {
+    ExponentialBuilder::default()
+        .with_min_delay(Duration::from_millis(500))
+        .with_max_delay(Duration::from_secs(10))
+        .with_jitter()
+        .without_max_times()
+        .build()
+}
