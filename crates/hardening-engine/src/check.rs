@@ -2,12 +2,13 @@
 
 use serde_json::json;
 
+use crate::annotations::LegacyProfile;
+use crate::defaults::{Item, Value};
 use crate::field::Field;
 use crate::fill::{Candidate, Pass, capability_key, sysctl_key};
 use crate::guard::Guard;
 use crate::json::Text;
-use crate::pod::{Container, LegacyProfile};
-use crate::policy::{Item, Value};
+use crate::pod::Container;
 use crate::state::{At, State, is_mappable};
 use crate::token;
 

@@ -3,10 +3,11 @@
 use std::borrow::Cow;
 
 use crate::check;
+use crate::defaults::{Item, Level, PolicyDefault};
 use crate::field::{FIELDS, Field, FieldRow, Shape};
 use crate::guard::Guard;
 use crate::plan::{Fill, FillValue, Target, Withheld};
-use crate::policy::{Item, Level, Policy, PolicyDefault};
+use crate::policy::Policy;
 use crate::policy_set::Matching;
 use crate::state::{At, State};
 

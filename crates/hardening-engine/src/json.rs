@@ -5,7 +5,7 @@ use std::fmt;
 
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
-use crate::pod::Annotations;
+use crate::annotations::Annotations;
 
 /// A string that borrows from the input wherever it holds no escape. Null is empty, as for Go.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -26,7 +26,9 @@
 //!
 //! Start reading at [`plan()`], then one field of the table in [`FIELDS`].
 
+mod annotations;
 mod check;
+mod defaults;
 mod field;
 mod fill;
 mod guard;

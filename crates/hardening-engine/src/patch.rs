@@ -6,10 +6,10 @@
 
 use std::io::Write as _;
 
+use crate::defaults::Item;
 use crate::field::Field;
 use crate::plan::{Fill, FillValue, Plan, Target, list_of};
 use crate::pod::{Container, ContainerKind, Pod};
-use crate::policy::Item;
 use crate::record;
 
 /// Writes the patch of a plan that is not empty.

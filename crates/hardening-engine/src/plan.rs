@@ -4,12 +4,13 @@ use std::borrow::Cow;
 
 use hardening_api::policy::{ContainerKind, Profile};
 
+use crate::defaults::{Item, Value};
 use crate::field::Field;
 use crate::fill::{self, Pass};
 use crate::guard::Guard;
 use crate::patch;
 use crate::pod::Pod;
-use crate::policy::{Item, Policy, PolicyRef, Value};
+use crate::policy::{Policy, PolicyRef};
 use crate::policy_set::Matching;
 use crate::state::State;
 use crate::token;

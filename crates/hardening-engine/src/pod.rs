@@ -6,9 +6,10 @@
 
 use serde::Deserialize;
 
+use crate::annotations::{Annotations, LegacyProfile};
 use crate::field::{Field, FieldSet};
 use crate::json::{Lenient, Names, NodeSelector, Pairs, Presence, Text};
-use crate::record::{FILLED, WITHHELD};
+use crate::token::Projected;
 
 /// Why a pod could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -42,25 +43,6 @@ pub(crate) struct Metadata<'a> {
     pub(crate) labels: Option<Pairs<'a>>,
     #[serde(borrow, default)]
     pub(crate) annotations: Option<Annotations<'a>>,
-}
-
-/// The annotations that matter, and how much room all of them take.
-#[derive(Debug, Default)]
-pub(crate) struct Annotations<'a> {
-    /// Keys and values of all annotations, in bytes.
-    pub(crate) bytes: usize,
-    pub(crate) mirror: bool,
-    pub(crate) filled: Option<Text<'a>>,
-    pub(crate) withheld: Option<Text<'a>>,
-    /// Legacy profiles: the key's prefix that names the kind, the container's name (empty: the pod), and
-    /// the profile.
-    pub(crate) legacy: Vec<(LegacyProfile, Text<'a>, Text<'a>)>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum LegacyProfile {
-    AppArmor,
-    Seccomp,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -208,35 +190,6 @@ pub(crate) struct Volume<'a> {
     pub(crate) name: Text<'a>,
     #[serde(borrow, default)]
     pub(crate) projected: Option<Projected<'a>>,
-}
-
-/// A projected volume, as far as it tells the one that the API server injects.
-#[derive(Debug, Deserialize)]
-pub(crate) struct Projected<'a> {
-    #[serde(borrow, default)]
-    sources: Option<Vec<ProjectedSource<'a>>>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct ProjectedSource<'a> {
-    #[serde(borrow, default)]
-    service_account_token: Option<TokenSource<'a>>,
-    #[serde(default)]
-    config_map: Presence,
-    #[serde(default, rename = "downwardAPI")]
-    downward_api: Presence,
-    #[serde(default)]
-    secret: Presence,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct TokenSource<'a> {
-    #[serde(borrow, default)]
-    audience: Option<Text<'a>>,
-    #[serde(default)]
-    expiration_seconds: Option<i64>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -500,74 +453,4 @@ fn not_empty<T>(list: Option<&[T]>) -> bool {
 
 fn windows_user<'a>(options: Option<&'a WindowsOptions<'_>>) -> Option<&'a str> {
     options?.run_as_user_name.as_ref().map(Text::as_str)
-}
-
-// === impl Volume ===
-
-/// Where the API server mounts the token that it injects.
-pub(crate) const TOKEN_MOUNT_PATH: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
-
-impl Volume<'_> {
-    /// Whether the API server's ServiceAccount admission made this volume: told by its generated name, and
-    /// by its sources, which are one token of that admission's own lifetime and without an audience, the
-    /// cluster's CA (a distribution may add more) and the namespace.
-    pub(crate) fn is_injected_token(&self) -> bool {
-        let sources = self
-            .projected
-            .as_ref()
-            .and_then(|projected| projected.sources.as_deref());
-        let sources = sources.unwrap_or_default();
-        let count = |is: fn(&ProjectedSource<'_>) -> bool| {
-            sources.iter().filter(|source| is(source)).count()
-        };
-        let generated = self.name.as_str().strip_prefix("kube-api-access-");
-        generated.is_some_and(|suffix| suffix.len() == 5)
-            && count(|source| {
-                source
-                    .service_account_token
-                    .as_ref()
-                    .is_some_and(TokenSource::is_injected)
-            }) == 1
-            && count(|source| source.service_account_token.is_some()) == 1
-            && count(|source| source.config_map.0) >= 1
-            && count(|source| source.downward_api.0) == 1
-            && count(|source| source.secret.0) == 0
-    }
-}
-
-impl TokenSource<'_> {
-    fn is_injected(&self) -> bool {
-        // An hour and seven seconds: a lifetime that nobody else asks for.
-        self.expiration_seconds == Some(3607)
-            && self.audience.as_ref().is_none_or(|a| a.as_str().is_empty())
-    }
-}
-
-// === impl Annotations ===
-
-const MIRROR: &str = "kubernetes.io/config.mirror";
-const APP_ARMOR_CONTAINER: &str = "container.apparmor.security.beta.kubernetes.io/";
-const SECCOMP_CONTAINER: &str = "container.seccomp.security.alpha.kubernetes.io/";
-const SECCOMP_POD: &str = "seccomp.security.alpha.kubernetes.io/pod";
-
-impl<'a> Annotations<'a> {
-    pub(crate) fn note(&mut self, key: &str, value: Text<'a>) {
-        self.bytes += key.len() + value.as_str().len();
-        if key == MIRROR {
-            self.mirror = true;
-        } else if key == FILLED {
-            self.filled = Some(value);
-        } else if key == WITHHELD {
-            self.withheld = Some(value);
-        } else if key == SECCOMP_POD {
-            self.legacy
-                .push((LegacyProfile::Seccomp, Text::default(), value));
-        } else if let Some(name) = key.strip_prefix(APP_ARMOR_CONTAINER) {
-            self.legacy
-                .push((LegacyProfile::AppArmor, Text::from(name.to_owned()), value));
-        } else if let Some(name) = key.strip_prefix(SECCOMP_CONTAINER) {
-            self.legacy
-                .push((LegacyProfile::Seccomp, Text::from(name.to_owned()), value));
-        }
-    }
 }

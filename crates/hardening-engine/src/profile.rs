@@ -8,7 +8,7 @@ use hardening_api::policy::{
     ProfileType, SeccompProfile, SecurityContext, WritablePath,
 };
 
-use crate::policy::{PolicyDefault, compile_defaults};
+use crate::defaults::{self, PolicyDefault};
 
 /// The user and group of profile Hardened: the number that distroless images call `nonroot`.
 const NONROOT: i64 = 65532;
@@ -76,11 +76,11 @@ pub fn spec(profile: Profile) -> PodHardeningPolicySpec {
     }
 }
 
-pub(crate) fn defaults(profile: Profile) -> &'static [PolicyDefault] {
+pub(crate) fn compiled(profile: Profile) -> &'static [PolicyDefault] {
     static RESTRICTED: LazyLock<Box<[PolicyDefault]>> =
-        LazyLock::new(|| compile_defaults(&spec(Profile::Restricted), Some(Profile::Restricted)));
+        LazyLock::new(|| defaults::compile(&spec(Profile::Restricted), Some(Profile::Restricted)));
     static HARDENED: LazyLock<Box<[PolicyDefault]>> =
-        LazyLock::new(|| compile_defaults(&spec(Profile::Hardened), Some(Profile::Hardened)));
+        LazyLock::new(|| defaults::compile(&spec(Profile::Hardened), Some(Profile::Hardened)));
     match profile {
         Profile::Restricted => &RESTRICTED,
         Profile::Hardened => &HARDENED,

@@ -2,9 +2,9 @@
 
 use hardening_api::policy::ContainerKind;
 
+use crate::defaults::Value;
 use crate::field::{FIELDS, Field, FieldSet};
 use crate::pod::{Container, Pod, Spec};
-use crate::policy::Value;
 
 /// Ids above this have no place in a user namespace of the usual size.
 const LAST_MAPPED_ID: i64 = 65535;

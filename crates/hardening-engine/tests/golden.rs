@@ -2,6 +2,13 @@
 //!
 //! `UPDATE_EXPECT=1 cargo test -p hardening-engine --test golden` writes the expectations anew.
 
+#![allow(
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test fails by panicking"
+)]
+
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::Path;
