@@ -16,5 +16,5 @@ mod value;
 pub use object::{Object, objects};
 pub use policy_set::{Problem, policy_set};
 pub use read::{
-    Document, Error, File, Format, Manifest, Source, parse, parse_file, read, read_files,
+    Document, Error, File, Format, Manifest, Source, load, parse, parse_file, read, read_files,
 };

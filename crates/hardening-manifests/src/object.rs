@@ -158,7 +158,10 @@ mod tests {
                 object.pointer
             })
             .collect();
-        assert_eq!(pointers, ["/items/0", "/items/1/items/0", "/items/1/items/1"]);
+        assert_eq!(
+            pointers,
+            ["/items/0", "/items/1/items/0", "/items/1/items/1"]
+        );
     }
 
     #[test]

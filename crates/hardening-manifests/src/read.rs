@@ -128,24 +128,42 @@ pub fn read<P: AsRef<Path>>(paths: &[P]) -> Result<Vec<Manifest>, Error> {
 }
 
 /// Reads the files that [`read`] reads, with their text.
+///
+/// # Errors
+///
+/// As [`read`].
 pub fn read_files<P: AsRef<Path>>(paths: &[P]) -> Result<Vec<File>, Error> {
-    let mut read = Vec::new();
+    let loaded = load(paths)?;
+    loaded
+        .iter()
+        .map(|(name, bytes)| parse_file(name, bytes))
+        .collect()
+}
+
+/// The names and bytes of the files that [`read`] reads: for programs that look whether they have changed.
+///
+/// # Errors
+///
+/// Where something cannot be read.
+pub fn load<P: AsRef<Path>>(paths: &[P]) -> Result<Vec<(String, Vec<u8>)>, Error> {
+    let mut loaded = Vec::new();
     for path in paths.iter().map(AsRef::as_ref) {
         if path == Path::new("-") {
+            let name = "standard input".to_owned();
             let mut bytes = Vec::new();
             io::stdin()
                 .read_to_end(&mut bytes)
-                .map_err(|e| io_error("standard input", e))?;
-            read.push(parse_file("standard input", &bytes)?);
+                .map_err(|e| io_error(&name, e))?;
+            loaded.push((name, bytes));
         } else {
             for file in files(path)? {
                 let name = file.display().to_string();
                 let bytes = fs::read(&file).map_err(|e| io_error(&name, e))?;
-                read.push(parse_file(&name, &bytes)?);
+                loaded.push((name, bytes));
             }
         }
     }
-    Ok(read)
+    Ok(loaded)
 }
 
 /// The manifests in the text `bytes`; `file` is its name in messages.
@@ -158,6 +176,10 @@ pub fn parse(file: &str, bytes: &[u8]) -> Result<Vec<Manifest>, Error> {
 }
 
 /// The file that has the text `bytes`; `name` is its name in messages.
+///
+/// # Errors
+///
+/// As [`parse`].
 pub fn parse_file(name: &str, bytes: &[u8]) -> Result<File, Error> {
     let text = decode(bytes).ok_or_else(|| Error::NotText {
         file: name.to_owned(),
