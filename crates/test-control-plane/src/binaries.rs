@@ -225,8 +225,8 @@ mod tests {
                     .map(|(_, value)| value.into())
             })
         };
-        let home = ("HOME", "/home/me");
-        assert_eq!(with(&[home]), Some("/home/me/.cache/pod-hardening".into()));
+        let home = ("HOME", "/users/me");
+        assert_eq!(with(&[home]), Some("/users/me/.cache/pod-hardening".into()));
         assert_eq!(
             with(&[home, ("XDG_CACHE_HOME", "/xdg")]),
             Some("/xdg/pod-hardening".into())
@@ -241,7 +241,7 @@ mod tests {
         );
         assert_eq!(
             with(&[home, ("POD_HARDENING_CACHE", "")]),
-            Some("/home/me/.cache/pod-hardening".into())
+            Some("/users/me/.cache/pod-hardening".into())
         );
         assert_eq!(with(&[]), None);
     }

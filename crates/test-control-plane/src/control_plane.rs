@@ -207,6 +207,13 @@ impl ControlPlane {
         self.authority.pair().public
     }
 
+    /// Starts another program beside the control plane, such as what is to be tested against it. It
+    /// runs in [`directory`](Self::directory) and logs there, and ends with the value returned, and
+    /// however this process ends.
+    pub fn run(&self, name: &str, path: &Path, arguments: &[String]) -> Result<Program, Error> {
+        Program::spawn(name, path, arguments, &self.workspace)
+    }
+
     /// The log of a program that runs here.
     pub fn log_path(&self, tool: Tool) -> PathBuf {
         process::log_path(&self.workspace, tool)

@@ -109,10 +109,10 @@ pub enum Error {
     Client(#[source] Box<kube::Error>),
 
     /// A program ended by itself.
-    #[error("{tool} ended with {status}; the end of its log:\n{log}")]
+    #[error("{program} ended with {status}; the end of its log:\n{log}")]
     Ended {
-        /// The program.
-        tool: Tool,
+        /// The program's name.
+        program: String,
         /// How it ended.
         status: ExitStatus,
         /// The last lines it wrote.
@@ -135,10 +135,10 @@ pub enum Error {
     },
 
     /// A program did not end when asked to, and was killed.
-    #[error("{tool} did not end within {}s of being asked to and was killed", waited.as_secs())]
+    #[error("{program} did not end within {}s of being asked to and was killed", waited.as_secs())]
     Unwilling {
-        /// The program.
-        tool: Tool,
+        /// The program's name.
+        program: String,
         /// How long it was given.
         waited: Duration,
     },

@@ -24,13 +24,15 @@
 //!   process ends.
 //! * **It shares nothing.** Each control plane has its own folder, certificates and port, so any
 //!   number run side by side. Only the programs themselves are shared ([`Binaries`]).
-//! * **It knows nothing of what it is used to test.** No custom resource, no webhook, no policy.
+//! * **It knows nothing of what it is used to test.** No custom resource, no webhook, no policy. What
+//!   is tested can run beside it all the same ([`ControlPlane::run`]), and ends as surely.
 //!
 //! # What is missing
 //!
 //! A node. A kubelet needs root, a container runtime and a scheduler; it joins through
-//! [`ControlPlane::kubeconfig_for`] and [`ControlPlaneOptions::apiserver_args`], as its own value
-//! with its own module beside `control_plane.rs`, ended before the control plane.
+//! [`ControlPlane::kubeconfig_for`] and [`ControlPlaneOptions::apiserver_args`], and runs by
+//! [`ControlPlane::run`], as its own value with its own module beside `control_plane.rs`, ended
+//! before the control plane.
 
 mod arguments;
 mod binaries;
@@ -50,5 +52,6 @@ pub use self::{
     control_plane::ControlPlane,
     error::Error,
     options::ControlPlaneOptions,
+    process::Program,
     progress::Progress,
 };

@@ -8,6 +8,7 @@
 //! none can hit a stranger who was given an old process id.
 
 use std::{
+    fmt,
     fs::{self, File, OpenOptions},
     io::{self, Read, Seek, SeekFrom, Write},
     os::unix::process::CommandExt,
@@ -17,7 +18,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{Error, Tool, workspace::Workspace};
+use crate::{Error, workspace::Workspace};
 
 /// The supervisor; its arguments are the program and the program's own.
 ///
@@ -51,8 +52,8 @@ const LOG_TAIL: u64 = 4096;
 
 /// A running program with its supervisor. Dropping it ends both.
 #[derive(Debug)]
-pub(crate) struct Program {
-    tool: Tool,
+pub struct Program {
+    name: String,
     log: PathBuf,
     /// The supervisor. Its `stdin` is the pipe of orders; `None` there means killed.
     supervisor: Child,
@@ -61,19 +62,20 @@ pub(crate) struct Program {
 impl Program {
     /// Starts a program in the workspace. What it writes is appended to its log.
     pub(crate) fn spawn(
-        tool: Tool,
+        name: impl ToString,
         path: &Path,
         arguments: &[String],
         workspace: &Workspace,
     ) -> Result<Self, Error> {
-        let log = log_path(workspace, tool);
+        let name = name.to_string();
+        let log = log_path(workspace, &name);
         let log_file = OpenOptions::new()
             .create(true)
             .append(true)
             .open(&log)
             .map_err(Error::file("open", &log))?;
         let failed = |source| Error::Spawn {
-            what: tool.to_string(),
+            what: name.clone(),
             source,
         };
         let supervisor = Command::new("/bin/sh")
@@ -88,18 +90,18 @@ impl Program {
             .spawn()
             .map_err(failed)?;
         Ok(Self {
-            tool,
+            name,
             log,
             supervisor,
         })
     }
 
     /// Fails with the end of the log if the program has ended.
-    pub(crate) fn check(&mut self) -> Result<(), Error> {
+    pub fn check(&mut self) -> Result<(), Error> {
         match self.ended() {
             None => Ok(()),
             Some(status) => Err(Error::Ended {
-                tool: self.tool,
+                program: self.name.clone(),
                 status,
                 log: tail_or_empty(&self.log),
             }),
@@ -112,20 +114,26 @@ impl Program {
     }
 
     /// Asks the program to end, and kills it if it has not after `grace`.
-    pub(crate) async fn terminate(mut self, grace: Duration) -> Result<(), Error> {
+    pub async fn terminate(mut self, grace: Duration) -> Result<(), Error> {
         self.signal("TERM");
         let deadline = Instant::now() + grace;
         while self.ended().is_none() {
             if Instant::now() >= deadline {
                 self.kill_and_reap();
                 return Err(Error::Unwilling {
-                    tool: self.tool,
+                    program: self.name.clone(),
                     waited: grace,
                 });
             }
             tokio::time::sleep(POLL).await;
         }
         Ok(())
+    }
+
+    /// Where what it writes is found, on both standard output and standard error.
+    #[must_use]
+    pub fn log_path(&self) -> &Path {
+        &self.log
     }
 
     fn ended(&mut self) -> Option<ExitStatus> {
@@ -161,13 +169,13 @@ impl Drop for Program {
 }
 
 /// Where a program of this workspace logs.
-pub(crate) fn log_path(workspace: &Workspace, tool: Tool) -> PathBuf {
-    workspace.path().join(format!("{tool}.log"))
+pub(crate) fn log_path(workspace: &Workspace, name: impl fmt::Display) -> PathBuf {
+    workspace.path().join(format!("{name}.log"))
 }
 
 /// The last lines that a program of this workspace wrote.
-pub(crate) fn log_tail(workspace: &Workspace, tool: Tool) -> String {
-    tail_or_empty(&log_path(workspace, tool))
+pub(crate) fn log_tail(workspace: &Workspace, name: impl fmt::Display) -> String {
+    tail_or_empty(&log_path(workspace, name))
 }
 
 /// Empty if it cannot be read: it only adds to the text of an error.
@@ -198,7 +206,7 @@ mod tests {
     /// Starts a shell script as if it were etcd.
     fn script(workspace: &Workspace, text: &str) -> Program {
         let arguments = ["-c".to_owned(), text.to_owned()];
-        Program::spawn(Tool::Etcd, Path::new("/bin/sh"), &arguments, workspace).unwrap()
+        Program::spawn("etcd", Path::new("/bin/sh"), &arguments, workspace).unwrap()
     }
 
     /// Waits until the program has written a line that shows it came so far.
@@ -256,15 +264,9 @@ mod tests {
             .terminate(Duration::from_millis(50))
             .await
             .unwrap_err();
-        assert!(
-            matches!(
-                error,
-                Error::Unwilling {
-                    tool: Tool::Etcd,
-                    ..
-                }
-            ),
-            "{error}"
+        assert_eq!(
+            error.to_string(),
+            "etcd did not end within 0s of being asked to and was killed"
         );
         // The sleep holds the lifeline, so this would time out if it still ran.
         workspace.remove().unwrap();

@@ -272,6 +272,25 @@ async fn dropping_ends_everything() {
 }
 
 #[tokio::test]
+async fn what_runs_beside_it_logs_and_ends_with_its_value() {
+    let control_plane = ControlPlane::start(without_controller_manager())
+        .await
+        .unwrap();
+    let arguments = ["-c", "echo in \"$PWD\"; exec sleep 1000"].map(str::to_owned);
+    let mut program = control_plane
+        .run("guest", Path::new("/bin/sh"), &arguments)
+        .unwrap();
+    let said = format!("in {}\n", control_plane.directory().display());
+    until("it has logged", || {
+        fs::read_to_string(program.log_path()).unwrap() == said
+    });
+    program.check().unwrap();
+    drop(program);
+    // The folder can only be removed when nothing runs in it any more.
+    control_plane.stop().await.unwrap();
+}
+
+#[tokio::test]
 async fn a_panic_ends_everything() {
     let (sender, directory) = std::sync::mpsc::channel();
     let panics = tokio::spawn(async move {
@@ -326,11 +345,8 @@ async fn a_program_that_cannot_start_is_named_with_its_log() {
     let error = ControlPlane::start(options).await.unwrap_err();
     assert!(
         matches!(
-            error,
-            Error::Ended {
-                tool: Tool::KubeApiserver,
-                ..
-            }
+            &error,
+            Error::Ended { program, .. } if program == "kube-apiserver"
         ),
         "{error:?}"
     );
