@@ -154,6 +154,7 @@ pub struct ClusterPodHardeningPolicySpec {
 
 /// Whether a policy fills fields in or only tells what it would fill in.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, PartialEq, Eq)]
+#[schemars(transform = without_description)]
 pub enum Mode {
     /// Fields are filled in.
     Enforce,
@@ -165,6 +166,7 @@ pub enum Mode {
 ///
 /// As in the tiers of the ClusterNetworkPolicy API: Admin, the namespaces' own, Baseline.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, PartialEq, Eq)]
+#[schemars(transform = without_description)]
 pub enum Tier {
     /// Before the namespaces' own policies.
     Admin,
@@ -174,6 +176,7 @@ pub enum Tier {
 
 /// A named set of defaults, whose contents never change within an API version.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[schemars(transform = without_description)]
 pub enum Profile {
     /// What a pod needs to pass the Pod Security Standard "restricted" when its author wrote nothing.
     Restricted,
@@ -183,6 +186,7 @@ pub enum Profile {
 
 /// What happens to a list that the author wrote.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, PartialEq, Eq)]
+#[schemars(transform = without_description)]
 pub enum ListMerge {
     /// It stays as it is.
     Keep,
@@ -475,6 +479,7 @@ pub struct Sysctl {
 
 /// How volumes come to belong to fsGroup.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, PartialEq, Eq)]
+#[schemars(transform = without_description)]
 pub enum FsGroupChangePolicy {
     /// Only where the volume's root does not belong to it yet.
     OnRootMismatch,
@@ -484,6 +489,7 @@ pub enum FsGroupChangePolicy {
 
 /// How the groups of a container's processes come about.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, PartialEq, Eq)]
+#[schemars(transform = without_description)]
 pub enum SupplementalGroupsPolicy {
     /// The image's groups of the user are added.
     Merge,
@@ -493,6 +499,7 @@ pub enum SupplementalGroupsPolicy {
 
 /// How volumes get the pod's SELinux label.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, PartialEq, Eq)]
+#[schemars(transform = without_description)]
 pub enum SeLinuxChangePolicy {
     /// By mount option where the volume can.
     MountOption,
@@ -502,6 +509,7 @@ pub enum SeLinuxChangePolicy {
 
 /// How `/proc` is mounted.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, PartialEq, Eq)]
+#[schemars(transform = without_description)]
 pub enum ProcMount {
     /// With the runtime's masked and read-only paths.
     Default,
@@ -530,7 +538,14 @@ pub struct WritablePath {
 
 /// What an emptyDir is made of.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, PartialEq, Eq)]
+#[schemars(transform = without_description)]
 pub enum Medium {
     /// A tmpfs.
     Memory,
+}
+
+/// Takes a type's description out of its schema. Where the type is optional, kube's schema would have that
+/// description in place of the field's, which says more: what leaving the field out means.
+fn without_description(schema: &mut schemars::Schema) {
+    schema.remove("description");
 }

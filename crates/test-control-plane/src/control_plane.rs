@@ -87,7 +87,7 @@ impl ControlPlane {
         let kubeconfig_path = workspace.write("admin.kubeconfig", &kubeconfig)?;
         let config = kubeconfig::config(&kubeconfig).await?;
 
-        let etcd = Program::spawn(Tool::Etcd, &etcd, &arguments.etcd, &workspace)?;
+        let etcd = Program::spawn(&Tool::Etcd, &etcd, &arguments.etcd, &workspace)?;
         let mut control_plane = Self {
             controller_manager: None,
             apiserver: None,
@@ -149,7 +149,7 @@ impl ControlPlane {
         }
         let path = self.binaries.path(Tool::KubeApiserver)?;
         let apiserver = Program::spawn(
-            Tool::KubeApiserver,
+            &Tool::KubeApiserver,
             &path,
             &self.arguments.apiserver,
             &self.workspace,
@@ -237,7 +237,7 @@ impl ControlPlane {
     async fn start_controller_manager(&mut self) -> Result<(), Error> {
         let tool = Tool::KubeControllerManager;
         let program = Program::spawn(
-            tool,
+            &tool,
             &self.binaries.path(tool)?,
             &self.arguments.controller_manager,
             &self.workspace,

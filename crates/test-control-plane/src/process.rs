@@ -62,7 +62,7 @@ pub struct Program {
 impl Program {
     /// Starts a program in the workspace. What it writes is appended to its log.
     pub(crate) fn spawn(
-        name: impl ToString,
+        name: &(impl ToString + ?Sized),
         path: &Path,
         arguments: &[String],
         workspace: &Workspace,

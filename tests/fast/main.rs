@@ -1,0 +1,8 @@
+//! Tests that need no cluster: of the examples, the documentation, and the rules of this repository.
+
+mod docs; // links lead somewhere, and what pages show is what the programs say
+mod examples; // every example is valid, and does what tests/fast/expect says
+mod layers; // which crate may depend on what
+mod reference; // docs/reference is generated
+mod support;
+mod tidy; // rules about files that the compiler does not know
