@@ -1,0 +1,194 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum, ValueHint};
+use clap_complete::Shell;
+
+/// See what Pod Hardening for Kubernetes does to a pod, and why.
+///
+/// PodHardeningPolicy and ClusterPodHardeningPolicy objects give defaults for the security fields that a
+/// pod's author left out. These commands show what that means for manifests and for running pods, with
+/// the very code that the admission webhook runs: from files alone, or with the policies of a cluster.
+#[derive(Debug, Parser)]
+#[command(
+    name = "kubectl-harden",
+    bin_name = "kubectl harden",
+    version,
+    disable_help_subcommand = true,
+    after_help = "Exit codes: 0 all is well, 1 bad input, 2 wrong usage."
+)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    Render(RenderArgs),
+    Explain(ExplainArgs),
+    Lint(LintArgs),
+    Completions(CompletionsArgs),
+}
+
+/// Print manifests as their pods would be admitted.
+///
+/// Pods and the pod templates of Deployments, ReplicaSets, StatefulSets, DaemonSets, Jobs, CronJobs,
+/// ReplicationControllers and PodTemplates, also inside Lists, get what the policies fill in. Everything
+/// else is printed as it was read, byte for byte in YAML, comments included; and so is the rest of a
+/// document in which something is filled in.
+///
+/// Nothing is printed unless all of it could be read.
+#[derive(Debug, ClapArgs)]
+#[command(after_help = "Examples:
+  # What would change?
+  kubectl harden render -f app.yaml --policies policies/ -o diff
+
+  # The same with the policies that are in force in the cluster
+  kubectl harden render -f app.yaml -n shop -o diff
+
+  # As Helm's post-renderer
+  helm template shop ./chart | kubectl harden render --policies policies/ | kubectl apply -f -")]
+pub(crate) struct RenderArgs {
+    /// Manifests: a file, a folder (its .yaml, .yml and .json files), or - for standard input. May be
+    /// given several times. Without it standard input is read, if it is not a terminal.
+    #[arg(short = 'f', long = "filename", value_name = "FILE", value_hint = ValueHint::AnyPath)]
+    pub(crate) files: Vec<PathBuf>,
+
+    #[command(flatten)]
+    pub(crate) policies: PolicyArgs,
+
+    #[command(flatten)]
+    pub(crate) namespace: NamespaceArgs,
+
+    #[command(flatten)]
+    pub(crate) cluster: ClusterArgs,
+
+    /// What to print: the manifests, a diff of each object that changes, or the JSON Patch of each.
+    #[arg(short, long, value_enum, value_name = "FORMAT", default_value_t = RenderFormat::Yaml)]
+    pub(crate) output: RenderFormat,
+
+    /// Also tell, on standard error, of every default that a guard holds back, and of objects that no
+    /// policy is for. Without it: only of those that leave a pod below its policy.
+    #[arg(short, long)]
+    pub(crate) verbose: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum RenderFormat {
+    /// The manifests; what is not touched byte for byte.
+    Yaml,
+    /// The manifests; several as a List.
+    Json,
+    /// A unified diff of each object that changes.
+    Diff,
+    /// The JSON Patch (RFC 6902) of each object that changes.
+    Patch,
+}
+
+/// Show, field by field, what is set on a pod and who set it.
+///
+/// For a running pod, what its annotation podhardening.dev/filled records. For manifests, what would be
+/// filled in. And for each default that a guard held back, why.
+#[derive(Debug, ClapArgs)]
+#[command(after_help = "Examples:
+  # Who set what on a running pod?
+  kubectl harden explain web-6d4cf56db6-xk2lp -n shop
+
+  # Who would set what?
+  kubectl harden explain -f app.yaml --policies policies/")]
+pub(crate) struct ExplainArgs {
+    /// The name of a running pod.
+    #[arg(value_name = "POD", required_unless_present = "files", conflicts_with_all = ["files", "policies"])]
+    pub(crate) pod: Option<String>,
+
+    /// Manifests: a file, a folder (its .yaml, .yml and .json files), or - for standard input. May be
+    /// given several times.
+    #[arg(short = 'f', long = "filename", value_name = "FILE", value_hint = ValueHint::AnyPath)]
+    pub(crate) files: Vec<PathBuf>,
+
+    #[command(flatten)]
+    pub(crate) policies: PolicyArgs,
+
+    #[command(flatten)]
+    pub(crate) namespace: NamespaceArgs,
+
+    #[command(flatten)]
+    pub(crate) cluster: ClusterArgs,
+
+    /// How to print it.
+    #[arg(short, long, value_enum, value_name = "FORMAT", default_value_t = ReportFormat::Text)]
+    pub(crate) output: ReportFormat,
+}
+
+/// Check policies without a cluster.
+///
+/// Errors: what the API server would refuse. Warnings: what is likely a mistake. Notes: where one policy
+/// goes before another for the same pods, by their tiers and priorities.
+#[derive(Debug, ClapArgs)]
+#[command(after_help = "Examples:
+  kubectl harden lint -f policies/ --strict")]
+pub(crate) struct LintArgs {
+    /// Policies: a file, a folder (its .yaml, .yml and .json files), or - for standard input. May be given
+    /// several times. Namespace manifests among them say which labels a namespace has.
+    #[arg(short = 'f', long = "filename", value_name = "FILE", required = true, value_hint = ValueHint::AnyPath)]
+    pub(crate) files: Vec<PathBuf>,
+
+    #[command(flatten)]
+    pub(crate) namespace: NamespaceArgs,
+
+    /// Fail on warnings too.
+    #[arg(long)]
+    pub(crate) strict: bool,
+
+    /// How to print it.
+    #[arg(short, long, value_enum, value_name = "FORMAT", default_value_t = ReportFormat::Text)]
+    pub(crate) output: ReportFormat,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ReportFormat {
+    /// For people.
+    Text,
+    /// For programs.
+    Json,
+}
+
+/// Print a script that completes kubectl-harden's command line.
+#[derive(Debug, ClapArgs)]
+#[command(after_help = "Examples:
+  source <(kubectl-harden completions bash)")]
+pub(crate) struct CompletionsArgs {
+    /// The shell to print it for.
+    #[arg(value_enum)]
+    pub(crate) shell: Shell,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct PolicyArgs {
+    /// Policies: files, folders (their .yaml, .yml and .json files), or - for standard input. Namespace,
+    /// ServiceAccount and RuntimeClass manifests among them say what the cluster would; a namespace
+    /// without one has just its name as a label. Without this option the cluster is asked.
+    #[arg(long, value_name = "PATH", num_args = 1.., value_hint = ValueHint::AnyPath)]
+    pub(crate) policies: Vec<PathBuf>,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct NamespaceArgs {
+    /// The namespace of objects that name none. Without it: the kubeconfig context's where the cluster is
+    /// asked, else "default".
+    #[arg(short, long, value_name = "NAMESPACE")]
+    pub(crate) namespace: Option<String>,
+}
+
+/// How to reach the cluster, where it is asked.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct ClusterArgs {
+    /// The kubeconfig context to use.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) context: Option<String>,
+
+    /// The kubeconfig file to use, in place of the one that $KUBECONFIG names, or ~/.kube/config.
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) kubeconfig: Option<PathBuf>,
+}

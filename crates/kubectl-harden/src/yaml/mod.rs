@@ -1,0 +1,10 @@
+//! YAML in and out, true to what its author wrote. What the text *means* is `hardening-manifests`'
+//! business.
+
+mod edit;
+mod tree;
+mod write;
+
+pub(crate) use edit::edit;
+pub(crate) use tree::Node;
+pub(crate) use write::{block, json, json_list};
