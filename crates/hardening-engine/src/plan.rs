@@ -99,11 +99,7 @@ pub fn plan<'a>(matching: &Matching<'a>, pod: &'a Pod<'a>) -> Plan<'a> {
     };
     let mut pass = Pass::new(state, matching);
     fill::run(&mut pass, &matching.enforced);
-    if pass
-        .fills
-        .iter()
-        .any(|fill| fill.field == Field::AutomountServiceAccountToken)
-    {
+    if pass.fills.iter().any(Fill::is_token_opt_out) {
         plan.token = token::injected(pod);
     }
     plan.fills = std::mem::take(&mut pass.fills);
@@ -189,6 +185,12 @@ impl<'a> Fill<'a> {
             }
         }
         String::from_utf8(out).unwrap_or_default()
+    }
+
+    /// Whether this takes the API server's token out of the pod.
+    fn is_token_opt_out(&self) -> bool {
+        self.field == Field::AutomountServiceAccountToken
+            && matches!(self.value, FillValue::Single(Value::Bool(false)))
     }
 
     pub(crate) fn items(&self) -> &[&'a Item] {
