@@ -110,10 +110,15 @@ impl ServingCertificate {
     }
 }
 
+/// At least one.
 fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, InvalidCertificate> {
-    CertificateDer::pem_slice_iter(pem)
+    let certificates: Vec<_> = CertificateDer::pem_slice_iter(pem)
         .collect::<Result<_, _>>()
-        .map_err(InvalidCertificate::CertificatePem)
+        .map_err(InvalidCertificate::CertificatePem)?;
+    if certificates.is_empty() {
+        return Err(InvalidCertificate::NoCertificate);
+    }
+    Ok(certificates)
 }
 
 fn not_after(certificate: &CertificateDer<'_>) -> Result<ASN1Time, InvalidCertificate> {

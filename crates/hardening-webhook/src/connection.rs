@@ -72,11 +72,13 @@ impl Activity {
 
     /// Something was read.
     fn read(&self) {
-        if self.in_flight.load(Ordering::Relaxed) == 0
-            && self.head.load(Ordering::Relaxed) == NO_HEAD
-        {
+        if !self.is_busy() && self.head.load(Ordering::Relaxed) == NO_HEAD {
             self.head.store(self.now(), Ordering::Relaxed);
         }
+    }
+
+    fn is_busy(&self) -> bool {
+        self.in_flight.load(Ordering::Relaxed) > 0
     }
 
     fn now(&self) -> u64 {
@@ -88,9 +90,7 @@ impl Activity {
         let at = |millis: u64, patience| self.opened + Duration::from_millis(millis) + patience;
         match self.head.load(Ordering::Relaxed) {
             // A request has its own deadline.
-            _ if self.in_flight.load(Ordering::Relaxed) > 0 => {
-                Deadline::Idle(Instant::now() + patience.idle)
-            }
+            _ if self.is_busy() => Deadline::Idle(Instant::now() + patience.idle),
             NO_HEAD => Deadline::Idle(at(self.used.load(Ordering::Relaxed), patience.idle)),
             began => Deadline::Header(at(began, patience.header)),
         }
@@ -134,6 +134,7 @@ pub(crate) async fn drive<C: GracefulConnection>(
     let mut stop = pin!(stop.cancelled().fuse());
     // When it must be gone, once it has been asked to go because it was idle.
     let mut gone_by = None;
+    let mut asked = false;
     loop {
         let event = poll_fn(|cx| {
             if let Poll::Ready(result) = connection.as_mut().poll(cx) {
@@ -147,13 +148,19 @@ pub(crate) async fn drive<C: GracefulConnection>(
         });
         match event.await {
             Event::Ended(Ok(())) | Event::Deadline(Deadline::Gone(_)) => return End::Closed,
+            // It was asked to go, and has gone its own way.
+            Event::Ended(Err(_)) if asked && !activity.is_busy() => return End::Closed,
             Event::Ended(Err(error)) => return End::Broken(error),
             Event::Deadline(Deadline::Header(_)) => return End::SlowHeader,
             Event::Deadline(Deadline::Idle(_)) => {
                 gone_by = Some(Instant::now() + patience.header);
+                asked = true;
                 connection.as_mut().graceful_shutdown();
             }
-            Event::Stop => connection.as_mut().graceful_shutdown(),
+            Event::Stop => {
+                asked = true;
+                connection.as_mut().graceful_shutdown();
+            }
         }
     }
 }
@@ -244,5 +251,173 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
 
     fn is_write_vectored(&self) -> bool {
         self.stream.is_write_vectored()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::{BodyExt as _, Full};
+    use hyper::Response;
+    use hyper::body::{Bytes, Incoming};
+    use hyper::server::conn::http1;
+    use hyper::service::service_fn;
+    use hyper_util::rt::TokioIo;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
+
+    use super::*;
+
+    const PATIENCE: Patience = Patience {
+        header: Duration::from_secs(5),
+        idle: Duration::from_secs(120),
+    };
+    const HEAD: &[u8] = b"POST / HTTP/1.1\r\ncontent-length: 2\r\n\r\n";
+
+    /// What a client does.
+    enum Step {
+        Send(&'static [u8]),
+        /// Reads one answer.
+        Answer,
+        Wait(u64),
+        Stop,
+    }
+    use Step::{Answer, Send, Stop, Wait};
+
+    /// How it ends, and after how many seconds.
+    #[derive(Debug, PartialEq)]
+    enum Ended {
+        Closed(u64),
+        SlowHeader(u64),
+        Broken(u64),
+    }
+
+    /// Serves one connection to a client that takes these steps, and then nothing more.
+    #[track_caller]
+    fn check(steps: &[Step], expected: Ended) {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .start_paused(true)
+            .build();
+        assert_eq!(runtime.unwrap().block_on(ended(steps)), expected);
+    }
+
+    async fn ended(steps: &[Step]) -> Ended {
+        let started = Instant::now();
+        let (client, server) = tokio::io::duplex(4096);
+        let stop = CancellationToken::new();
+        let activity = Activity::new();
+        let service = service_fn(|request: hyper::Request<Incoming>| {
+            let under_way = activity.request();
+            async move {
+                let body = request.into_body().collect().await;
+                drop(under_way);
+                body.map(|_| Response::new(Full::<Bytes>::default()))
+            }
+        });
+        let io = TokioIo::new(Watched::new(server, Arc::clone(&activity)));
+        let connection = http1::Builder::new()
+            .header_read_timeout(None)
+            .serve_connection(io, service);
+        let serving = async {
+            let end = drive(connection, &activity, PATIENCE, &stop).await;
+            let seconds = started.elapsed().as_secs();
+            match end {
+                End::Closed => Ended::Closed(seconds),
+                End::SlowHeader => Ended::SlowHeader(seconds),
+                End::Broken(_) => Ended::Broken(seconds),
+            }
+        };
+        let (ended, _client) = tokio::join!(serving, take(steps, client, &stop));
+        ended
+    }
+
+    async fn take(
+        steps: &[Step],
+        mut client: DuplexStream,
+        stop: &CancellationToken,
+    ) -> DuplexStream {
+        for step in steps {
+            match step {
+                Send(bytes) => client.write_all(bytes).await.unwrap(),
+                Wait(seconds) => tokio::time::sleep(Duration::from_secs(*seconds)).await,
+                Stop => stop.cancel(),
+                Answer => {
+                    let mut answer = [0; 15];
+                    client.read_exact(&mut answer).await.unwrap();
+                    assert_eq!(&answer, b"HTTP/1.1 200 OK");
+                    while !answer.ends_with(b"\r\n\r\n") {
+                        answer.rotate_left(1);
+                        answer[14] = client.read_u8().await.unwrap();
+                    }
+                }
+            }
+        }
+        client
+    }
+
+    #[test]
+    fn a_connection_may_be_idle_for_two_minutes_before_its_first_request_and_after_each() {
+        check(&[], Ended::Closed(120));
+        check(
+            &[Wait(119), Send(HEAD), Send(b"{}"), Answer],
+            Ended::Closed(239),
+        );
+        check(
+            &[
+                Send(HEAD),
+                Send(b"{}"),
+                Answer,
+                Wait(90),
+                Send(HEAD),
+                Send(b"{}"),
+                Answer,
+            ],
+            Ended::Closed(210),
+        );
+    }
+
+    #[test]
+    fn a_head_that_has_begun_must_end_in_five_seconds_whatever_trickles_in() {
+        check(&[Send(b"P")], Ended::SlowHeader(5));
+        check(&[Wait(60), Send(b"P")], Ended::SlowHeader(65));
+        let trickle = [
+            Send(b"P"),
+            Wait(2),
+            Send(b"O"),
+            Wait(2),
+            Send(b"S"),
+            Wait(2),
+        ];
+        check(&trickle, Ended::SlowHeader(5));
+        check(
+            &[Send(HEAD), Send(b"{}"), Answer, Wait(30), Send(b"P")],
+            Ended::SlowHeader(35),
+        );
+    }
+
+    #[test]
+    fn a_request_under_way_is_not_cut_off_here() {
+        check(
+            &[Send(HEAD), Wait(300), Send(b"{}"), Answer],
+            Ended::Closed(420),
+        );
+    }
+
+    #[test]
+    fn at_the_end_an_idle_connection_goes_at_once_and_a_busy_one_with_its_answer() {
+        check(&[Stop], Ended::Closed(0));
+        check(
+            &[Send(HEAD), Send(b"{}"), Answer, Wait(3), Stop],
+            Ended::Closed(3),
+        );
+        check(
+            &[Send(HEAD), Wait(1), Stop, Wait(1), Send(b"{}"), Answer],
+            Ended::Closed(2),
+        );
+        check(&[Send(b"P"), Wait(1), Stop], Ended::SlowHeader(5));
+    }
+
+    #[test]
+    fn what_is_not_http_breaks_the_connection() {
+        check(&[Send(b"\x16\x03\x01\x02\x00")], Ended::Broken(0));
     }
 }

@@ -204,7 +204,7 @@ impl WebhookConnections {
                 tracing::debug!("the head of a request took too long");
             }
             End::Broken(error) => {
-                self.metrics.connection_error(ConnectionError::Protocol);
+                self.metrics.connection_error(ConnectionError::Broken);
                 tracing::debug!(
                     error = &error as &dyn std::error::Error,
                     "a connection broke"

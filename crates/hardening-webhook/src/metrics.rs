@@ -118,7 +118,7 @@ pub(crate) enum ConnectionError {
     /// The head of a request took too long.
     HeaderTimeout,
     /// The connection broke, or the peer did not speak HTTP.
-    Protocol,
+    Broken,
     /// A defect of this program.
     Panic,
 }
@@ -128,7 +128,7 @@ impl ConnectionError {
         Self::Handshake,
         Self::HandshakeTimeout,
         Self::HeaderTimeout,
-        Self::Protocol,
+        Self::Broken,
         Self::Panic,
     ];
 
@@ -137,7 +137,7 @@ impl ConnectionError {
             Self::Handshake => "handshake",
             Self::HandshakeTimeout => "handshake-timeout",
             Self::HeaderTimeout => "header-timeout",
-            Self::Protocol => "protocol",
+            Self::Broken => "broken",
             Self::Panic => "panic",
         }
     }

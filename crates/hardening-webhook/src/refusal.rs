@@ -59,6 +59,9 @@ pub enum Refusal {
     /// A field that every review has.
     #[error("{0} is missing")]
     Missing(&'static str),
+    /// A field that must be an object.
+    #[error("{0} is not an object")]
+    NotAnObject(&'static str),
     /// A name that no object can have.
     #[error("{0} is not a valid name")]
     InvalidName(&'static str),
@@ -122,6 +125,7 @@ impl Refusal {
             | Self::Malformed(_)
             | Self::Unexpected { .. }
             | Self::Missing(_)
+            | Self::NotAnObject(_)
             | Self::InvalidName(_)
             | Self::Pod(_) => StatusCode::BAD_REQUEST,
             Self::Unseen { .. } | Self::Panic => StatusCode::INTERNAL_SERVER_ERROR,
@@ -144,6 +148,7 @@ impl Refusal {
             | Self::Malformed(_)
             | Self::Unexpected { .. }
             | Self::Missing(_)
+            | Self::NotAnObject(_)
             | Self::InvalidName(_) => ErrorKind::Review,
             Self::Pod(_) => ErrorKind::Pod,
             Self::Unseen { .. } => ErrorKind::Unseen,

@@ -9,10 +9,12 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::marker::PhantomData;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde::Deserialize;
+use serde::de::value::MapAccessDeserializer;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
@@ -95,25 +97,17 @@ impl<'a> Review<'a> {
         }
         let text = std::str::from_utf8(body)
             .map_err(|error| Refused::without_uid(Refusal::NotUtf8(error.valid_up_to())))?;
-        let envelope: Envelope<'a> = serde_json::from_str(text).map_err(|error| Refused {
-            uid: uid_of_broken(text),
-            why: Refusal::Malformed(JsonFault::from(&error)),
-        })?;
-        let uid = || {
-            envelope
-                .request
-                .as_ref()
-                .map(|request| request.uid.to_string())
-                .and_then(presentable)
-        };
-        envelope
-            .check()
-            .map_err(|why| Refused { uid: uid(), why })?;
-        let request = envelope
+        let Object(envelope) =
+            serde_json::from_str::<Object<Envelope<'a>>>(text).map_err(|error| Refused {
+                uid: uid_of_broken(text),
+                why: Refusal::Malformed(JsonFault::from(&error)),
+            })?;
+        let uid = envelope
             .request
-            .ok_or(Refused::without_uid(Refusal::Missing("request")))?;
-        request.read().map_err(|(uid, why)| Refused {
-            uid: presentable(uid.into_owned()),
+            .as_ref()
+            .map(|Object(request)| request.uid.clone());
+        envelope.read().map_err(|why| Refused {
+            uid: uid.and_then(|uid| presentable(uid.into_owned())),
             why,
         })
     }
@@ -128,8 +122,11 @@ struct Envelope<'a> {
     #[serde(borrow, default)]
     kind: Cow<'a, str>,
     #[serde(borrow, default)]
-    request: Option<Request<'a>>,
+    request: Option<Object<Request<'a>>>,
 }
+
+/// An object, and nothing else: a derived reader would also take a list of its members' values.
+struct Object<T>(T);
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -137,9 +134,9 @@ struct Request<'a> {
     #[serde(borrow, default)]
     uid: Cow<'a, str>,
     #[serde(borrow, default)]
-    kind: Option<GroupVersionKind<'a>>,
+    kind: Option<Object<GroupVersionKind<'a>>>,
     #[serde(borrow, default)]
-    resource: Option<GroupVersionResource<'a>>,
+    resource: Option<Object<GroupVersionResource<'a>>>,
     #[serde(borrow, default)]
     sub_resource: Cow<'a, str>,
     #[serde(borrow, default)]
@@ -174,27 +171,23 @@ struct GroupVersionResource<'a> {
     resource: Cow<'a, str>,
 }
 
-impl Envelope<'_> {
-    fn check(&self) -> Result<(), Refusal> {
+impl<'a> Envelope<'a> {
+    fn read(self) -> Result<Review<'a>, Refusal> {
         expect("kind", "AdmissionReview", &self.kind)?;
-        expect("apiVersion", API_VERSION, &self.api_version)
+        expect("apiVersion", API_VERSION, &self.api_version)?;
+        let Object(request) = self.request.ok_or(Refusal::Missing("request"))?;
+        let (operation, question) = request.question()?;
+        Ok(Review {
+            uid: request.uid,
+            namespace: request.namespace,
+            operation,
+            dry_run: request.dry_run.unwrap_or(false),
+            question,
+        })
     }
 }
 
 impl<'a> Request<'a> {
-    fn read(self) -> Result<Review<'a>, (Cow<'a, str>, Refusal)> {
-        match self.question() {
-            Ok((operation, question)) => Ok(Review {
-                uid: self.uid,
-                namespace: self.namespace,
-                operation,
-                dry_run: self.dry_run.unwrap_or(false),
-                question,
-            }),
-            Err(why) => Err((self.uid, why)),
-        }
-    }
-
     fn question(&self) -> Result<(Operation, Question<'a>), Refusal> {
         if self.uid.is_empty() {
             return Err(Refusal::Missing("request.uid"));
@@ -202,7 +195,7 @@ impl<'a> Request<'a> {
         if self.uid.len() > LONGEST_UID {
             return Err(Refusal::InvalidName("request.uid"));
         }
-        let resource = self
+        let Object(resource) = self
             .resource
             .as_ref()
             .ok_or(Refusal::Missing("request.resource"))?;
@@ -231,11 +224,15 @@ impl<'a> Request<'a> {
         if !is_dns_label(&self.namespace) {
             return Err(Refusal::InvalidName("request.namespace"));
         }
-        let kind = self.kind.as_ref().ok_or(Refusal::Missing("request.kind"))?;
+        let Object(kind) = self.kind.as_ref().ok_or(Refusal::Missing("request.kind"))?;
         expect("request.kind.group", "", &kind.group)?;
         expect("request.kind.version", "v1", &kind.version)?;
         expect("request.kind.kind", "Pod", &kind.kind)?;
-        object.map(RawValue::get).ok_or(Refusal::Missing(part))
+        let object = object.map(RawValue::get).ok_or(Refusal::Missing(part))?;
+        if !object.starts_with('{') {
+            return Err(Refusal::NotAnObject(part));
+        }
+        Ok(object)
     }
 }
 
@@ -352,6 +349,28 @@ fn push_json_string(out: &mut String, text: &str) {
     } else {
         // A string always becomes JSON.
         out.push_str(&serde_json::to_string(text).unwrap_or_default());
+    }
+}
+
+// === impl Object ===
+
+struct ObjectVisitor<T>(PhantomData<T>);
+
+impl<'de, T: Deserialize<'de>> Visitor<'de> for ObjectVisitor<T> {
+    type Value = Object<T>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, members: A) -> Result<Object<T>, A::Error> {
+        T::deserialize(MapAccessDeserializer::new(members)).map(Object)
+    }
+}
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(ObjectVisitor(PhantomData))
     }
 }
 

@@ -211,17 +211,37 @@ impl BoundWebhook {
             limits,
             stop: phases.last.clone(),
         };
-        let following = follow(policies, metrics.clone(), shutdown.clone(), phases.last.clone());
-        let renewing = keep_current(certificates, certificate_interval, metrics.clone(), certificate, phases.last.clone());
+        let following = follow(
+            policies,
+            metrics.clone(),
+            shutdown.clone(),
+            phases.last.clone(),
+        );
+        let renewing = keep_current(
+            certificates,
+            certificate_interval,
+            metrics.clone(),
+            certificate,
+            phases.last.clone(),
+        );
 
         serving.met();
         tracing::info!(%address, metrics_address = %admin_address, "serving");
         let mut tasks = Tasks::default();
         tasks.spawn("policies", following);
         tasks.spawn("certificate", renewing);
-        tasks.spawn("health and metrics", serve_probes(admin, probes, ending.drain, metrics));
-        tasks.spawn("shutdown", shut_down(shutdown, phases.clone(), serving, router, ending.serve_on));
-        tasks.spawn("reviews", serve_reviews(listener, reviews, ending.drain, phases.last));
+        tasks.spawn(
+            "health and metrics",
+            serve_probes(admin, probes, ending.drain, metrics),
+        );
+        tasks.spawn(
+            "shutdown",
+            shut_down(shutdown, phases.clone(), serving, router, ending.serve_on),
+        );
+        tasks.spawn(
+            "reviews",
+            serve_reviews(listener, reviews, ending.drain, phases.last),
+        );
         tasks.join().await
     }
 }
@@ -261,7 +281,9 @@ async fn keep_current(
     condition: ReadyCondition,
     last: CancellationToken,
 ) -> Result<(), ServeError> {
-    certificates.keep_current(interval, metrics, condition, last).await;
+    certificates
+        .keep_current(interval, metrics, condition, last)
+        .await;
     Ok(())
 }
 
