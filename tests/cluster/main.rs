@@ -1,0 +1,17 @@
+//! The product against a real API server: one binary, so that it links once and its tests share one control
+//! plane.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    reason = "what helps a test may fail as a test does"
+)]
+
+// What the generated pods show: nothing that worked breaks, and nothing happens but what was foretold.
+mod admission;
+
+// What the tests have in common.
+mod support;
