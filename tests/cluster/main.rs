@@ -12,6 +12,8 @@
 
 // What the generated pods show: nothing that worked breaks, and nothing happens but what was foretold.
 mod admission;
+// The same for containers that are added to running pods.
+mod ephemeral;
 
 // What the tests have in common.
 mod support;

@@ -32,10 +32,11 @@ pub(crate) fn normalised(stored: &Value, posted: &Value) -> Value {
             items(container, "volumeMounts").for_each(rename);
         }
     }
-    // A list from which all was removed is no list once it is stored.
+    // A list from which all was removed is none once it is stored, and an empty object says as much as none.
     drop_if_empty(&mut pod["spec"], "volumes");
     for container in containers_mut(&mut pod["spec"]) {
         drop_if_empty(container, "volumeMounts");
+        drop_if_empty(container, "securityContext");
     }
     pod
 }
@@ -60,11 +61,8 @@ pub(crate) fn as_the_webhook_saw_it(stored: &Value, posted: &Value) -> Value {
         if annotated
             && !wrote.iter().any(|wrote| wrote == name)
             && let Some(Value::Object(context)) = container.get_mut("securityContext")
-            && context.remove("appArmorProfile").is_some()
         {
-            if context.is_empty() {
-                container.as_object_mut().unwrap().remove("securityContext");
-            }
+            context.remove("appArmorProfile");
         }
     }
     pod
@@ -179,9 +177,14 @@ fn retain(object: &mut Value, list: &str, keep: impl Fn(&Value) -> bool) {
     }
 }
 
-fn drop_if_empty(object: &mut Value, list: &str) {
-    if (&*object)[list].as_array().is_some_and(Vec::is_empty) {
-        object.as_object_mut().unwrap().remove(list);
+fn drop_if_empty(object: &mut Value, member: &str) {
+    let is_empty = match (&*object).get(member).unwrap_or(&Value::Null) {
+        Value::Array(items) => items.is_empty(),
+        Value::Object(members) => members.is_empty(),
+        _ => false,
+    };
+    if is_empty {
+        object.as_object_mut().unwrap().remove(member);
     }
 }
 

@@ -107,3 +107,8 @@ pub(crate) fn policy_set(policies: &[Value]) -> PolicySet {
     policies::insert(&mut set, policies);
     set
 }
+
+/// The policies of a case.
+pub(crate) fn policies_of(case: &Value) -> &[Value] {
+    case["policies"].as_array().map_or(&[], Vec::as_slice)
+}

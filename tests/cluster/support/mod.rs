@@ -5,6 +5,7 @@ pub(crate) mod compare;
 pub(crate) mod generate;
 pub(crate) mod lab;
 pub(crate) mod policies;
+pub(crate) mod property;
 pub(crate) mod shrink;
 pub(crate) mod tally;
 pub(crate) mod webhook;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use hardening_engine::{FIELDS, Field, Guard};
+use hardening_engine::{FIELDS, Field, Guard, Plan};
 
 use super::api::Refusal;
 
@@ -27,6 +27,18 @@ pub(crate) struct Tally {
     token_removed: usize,
     filled: BTreeMap<Field, usize>,
     withheld: BTreeMap<Guard, usize>,
+}
+
+impl Seen {
+    /// What a plan does and does not.
+    pub(crate) fn of(plan: &Plan<'_>) -> Self {
+        Self {
+            filled: plan.fills.iter().map(|fill| fill.field).collect(),
+            withheld: plan.withheld.iter().map(|held| held.guard).collect(),
+            audited: plan.audited.len(),
+            token_removed: false,
+        }
+    }
 }
 
 impl Tally {
