@@ -14,6 +14,8 @@
 mod admission;
 // The same for containers that are added to running pods.
 mod ephemeral;
+// Why each guard is there: what the API server says without it.
+mod guards;
 
 // What the tests have in common.
 mod support;
