@@ -16,6 +16,7 @@ pub mod handler;
 pub mod health;
 pub mod limits;
 pub mod metrics;
+pub mod panics;
 pub mod policies;
 pub mod refusal;
 pub mod review;
@@ -28,6 +29,7 @@ mod body;
 mod cert;
 mod connection;
 mod listener;
+mod log_limit;
 
 pub use admin::Admin;
 pub use cert::{InvalidCertificate, IssueError, ServingCertificate};

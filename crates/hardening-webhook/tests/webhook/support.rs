@@ -81,7 +81,11 @@ impl Decide for PanicsFor {
         question: hardening_webhook::review::Question<'_>,
     ) -> Result<hardening_webhook::decision::Decision, hardening_webhook::decision::Undecided> {
         if let hardening_webhook::review::Question::NewPod { object } = question {
-            assert!(!object.contains(self.0), "a defect, for this test");
+            // A message that quotes the pod, as those of string functions do.
+            assert!(
+                !object.contains(self.0),
+                "a defect, for this test, in {object}"
+            );
         }
         Engine.decide(policies, namespace, question)
     }
