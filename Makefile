@@ -35,10 +35,12 @@ layers: ## each crate compiles alone, and depends only on what is below it
 	cargo test --quiet --package hardening-tests --test fast -- layers::
 
 generate: ## write crds/, docs/reference/ and what tests expect, after a change that is meant
+	UPDATE_EXPECT=1 cargo test --quiet --package hardening-controller --test program -- crds::
 	UPDATE_EXPECT=1 cargo test --quiet --package hardening-tests --test fast
 	UPDATE_EXPECT=1 cargo test --quiet --package hardening-engine --test golden
 
 check-generated: ## whether what `make generate` writes is up to date
+	cargo test --quiet --package hardening-controller --test program -- crds::
 	cargo test --quiet --package hardening-tests --test fast -- reference:: examples::
 
 doc: ## the crates' own documentation, warnings denied

@@ -102,19 +102,6 @@ fn names<'a>(rows: impl Iterator<Item = &'a FieldRow>) -> String {
     names.join(", ")
 }
 
-/// Together, the files are what `hardening-controller crds` prints.
-#[test]
-fn the_definitions_in_crds_are_up_to_date() {
-    for crd in crds() {
-        let name = crd["spec"]["names"]["plural"].as_str().unwrap();
-        let path = format!("crds/{}_{name}.yaml", hardening_api::GROUP);
-        expect_file(
-            &path,
-            &format!("---\n{}", serde_saphyr::to_string(&crd).unwrap()),
-        );
-    }
-}
-
 #[test]
 fn the_page_of_the_resources_is_up_to_date() {
     let mut page = page("The resources");

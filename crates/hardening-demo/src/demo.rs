@@ -1,7 +1,7 @@
 //! The steps. Each shows something and makes sure that it is so.
 
 use anyhow::{Context as _, ensure};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::{
     narrator::Narrator,
@@ -37,10 +37,10 @@ pub(crate) async fn playground() -> anyhow::Result<()> {
     narrator.title("A control plane to try Pod Hardening for Kubernetes on")?;
     let stage = start(&mut narrator).await?;
     narrator.step("Namespaces")?;
-    apply(&narrator, &stage, "examples/namespaces.yaml").await?;
+    apply(&mut narrator, &stage, "examples/namespaces.yaml").await?;
     let controller = harden(&mut narrator, &stage).await?;
     narrator.step("Yours")?;
-    invite(&narrator, &stage, &controller)?;
+    invite(&mut narrator, &stage, &controller)?;
     tokio::signal::ctrl_c().await.context("wait for Ctrl-C")?;
     end(&mut narrator, stage, controller).await
 }
@@ -80,12 +80,12 @@ async fn refused_without_us(narrator: &mut Narrator, stage: &Stage) -> anyhow::R
 
     // In a namespace that enforces nothing: the pod to compare with.
     let deployment = stage
-        .run("kubectl get deployment web --namespace shop --output json")
+        .run("kubectl get deployment web -n shop -o json")
         .await?;
     let deployment = serde_json::from_str(&deployment).context("read the Deployment")?;
     let before = pods::stored_without_us(&stage.client, &deployment).await?;
     stage
-        .run("kubectl delete --filename examples/workloads/web.yaml")
+        .run("kubectl delete -f examples/workloads/web.yaml")
         .await?;
     pods::until_gone(&stage.client, NAMESPACE, "web").await?;
     Ok(before)
@@ -95,7 +95,7 @@ async fn harden(narrator: &mut Narrator, stage: &Stage) -> anyhow::Result<Contro
     narrator.step("The controller, and policies")?;
     apply(narrator, stage, "crds").await?;
     stage
-        .run("kubectl wait --for condition=Established --timeout 60s --filename crds")
+        .run("kubectl wait --for condition=Established --timeout 60s -f crds")
         .await?;
     apply(narrator, stage, "examples/policies").await?;
     let controller = stage.start_controller().await?;
@@ -119,53 +119,52 @@ async fn accepted(narrator: &mut Narrator, stage: &Stage, before: &Value) -> any
     apply(narrator, stage, "examples/workloads/web.yaml").await?;
     let pod = pods::of_deployment(&stage.client, NAMESPACE, "web").await?;
     narrator.say(&format!(
-        "The ReplicaSet has made pod {}. What was filled in, by the API server's own account:",
+        "The ReplicaSet has made pod {}. How the API server stores it, against how it would without us:",
         name(&pod)?
     ))?;
-    narrator.diff(&pods::yaml(before)?, &pods::yaml(&pod)?)?;
+    narrator.diff(&pods::yaml(before)?, &pods::yaml(&pod)?, 2)?;
 
-    let context = &pod["spec"]["securityContext"];
-    ensure!(
-        context["runAsNonRoot"] == true,
-        "runAsNonRoot was not filled in"
-    );
-    ensure!(
-        context["seccompProfile"]["type"] == "RuntimeDefault",
-        "seccompProfile was not filled in"
-    );
-    let web = &pods::container(&pod, "web")?["securityContext"];
-    ensure!(
-        web["allowPrivilegeEscalation"] == false,
-        "allowPrivilegeEscalation was not filled in"
-    );
-    ensure!(
-        web["readOnlyRootFilesystem"] == true,
-        "readOnlyRootFilesystem was not filled in"
-    );
-    ensure!(
-        web["capabilities"]["drop"][0] == "ALL",
-        "the capabilities were not dropped"
-    );
-    ensure!(
-        before["spec"].to_string().contains("kube-api-access-"),
-        "there was no API token to take out"
-    );
-    ensure!(
-        !pod["spec"].to_string().contains("kube-api-access-"),
-        "the API token is still in the pod"
-    );
+    for (pointer, expected) in [
+        ("/spec/securityContext/runAsNonRoot", json!(true)),
+        ("/spec/securityContext/runAsUser", json!(10001)),
+        (
+            "/spec/securityContext/seccompProfile",
+            json!({"type": "RuntimeDefault"}),
+        ),
+        ("/spec/automountServiceAccountToken", json!(false)),
+        (
+            "/spec/containers/0/securityContext/allowPrivilegeEscalation",
+            json!(false),
+        ),
+        (
+            "/spec/containers/0/securityContext/capabilities",
+            json!({"drop": ["ALL"]}),
+        ),
+        (
+            "/spec/containers/0/securityContext/readOnlyRootFilesystem",
+            json!(true),
+        ),
+    ] {
+        let found = pods::at(&pod, pointer);
+        ensure!(*found == expected, "{pointer} is {found}, not {expected}");
+    }
+    let has_token = |pod| {
+        pods::at(pod, "/spec")
+            .to_string()
+            .contains("kube-api-access-")
+    };
+    ensure!(has_token(before), "there was no API token to take out");
+    ensure!(!has_token(&pod), "the API token is still in the pod");
     Ok(pod)
 }
 
 async fn explained(narrator: &mut Narrator, stage: &Stage, pod: &Value) -> anyhow::Result<()> {
     narrator.step("Who set each field")?;
-    let command = format!(
-        "kubectl harden explain {} --namespace {NAMESPACE}",
-        name(pod)?
-    );
+    let command = format!("kubectl harden explain {} -n {NAMESPACE}", name(pod)?);
     narrator.command(&command)?;
     let explanation = stage.run(&command).await?;
-    narrator.output(&explanation)?;
+    narrator.table(&set_rows(&explanation))?;
+    narrator.say("(It also lists what nobody set, and what containers have from the pod.)")?;
     for policy in POLICIES {
         ensure!(explanation.contains(policy), "{policy} is not named");
     }
@@ -177,43 +176,48 @@ async fn left_alone(narrator: &mut Narrator, stage: &Stage) -> anyhow::Result<()
     apply(narrator, stage, "examples/workloads/worker.yaml").await?;
     let pod = pods::of_deployment(&stage.client, NAMESPACE, "worker").await?;
     let deployment = stage
-        .run("kubectl get deployment worker --namespace shop --output json")
+        .run("kubectl get deployment worker -n shop -o json")
         .await?;
     let deployment: Value = serde_json::from_str(&deployment).context("read the Deployment")?;
-    let written = pods::container(&deployment["spec"]["template"], "cache")?;
-    let stored = pods::container(&pod, "cache")?;
-    narrator.say(
-        "The pod's policies say runAsUser: 10001. The author of its container cache knew better:",
-    )?;
-    let (before, after) = (&written["securityContext"], &stored["securityContext"]);
+    let template = pods::at(&deployment, "/spec/template");
+    let before = pods::at(pods::container(template, "cache")?, "/securityContext");
+    let after = pods::at(pods::container(&pod, "cache")?, "/securityContext");
+    narrator.say("The policy for this pod says runAsUser: 10001. The author of its container cache knew better:")?;
     narrator.diff(
         &serde_saphyr::to_string(before)?,
         &serde_saphyr::to_string(after)?,
+        9,
     )?;
+
+    let pods_user = pods::at(&pod, "/spec/securityContext/runAsUser");
     ensure!(
-        pod["spec"]["securityContext"]["runAsUser"] == 10001,
-        "the pod's user was not filled in"
+        *pods_user == 10001,
+        "the pod's user is {pods_user}, not 10001"
     );
     for (field, value) in before.as_object().context("the author wrote nothing")? {
-        ensure!(after[field] == *value, "{field} was changed");
+        ensure!(after.get(field) == Some(value), "{field} was changed");
     }
+    ensure!(
+        before != after,
+        "nothing was added beside what the author wrote"
+    );
     Ok(())
 }
 
 async fn end(narrator: &mut Narrator, stage: Stage, controller: Controller) -> anyhow::Result<()> {
     narrator.step("The end")?;
     stage.end(controller).await?;
-    narrator.say("The controller took its registration back. All programs have ended, and their files are gone.")?;
+    narrator.say("All programs have ended, the controller having taken its registration back, and their files are gone.")?;
     Ok(())
 }
 
-fn invite(narrator: &Narrator, stage: &Stage, controller: &Controller) -> anyhow::Result<()> {
+fn invite(narrator: &mut Narrator, stage: &Stage, controller: &Controller) -> anyhow::Result<()> {
     narrator.say("In another terminal, in this folder:")?;
-    narrator.command(&format!(
+    narrator.suggest(&format!(
         "export KUBECONFIG={}",
         stage.kubeconfig().display()
     ))?;
-    narrator.command(&format!("export PATH={}", stage.path().display()))?;
+    narrator.suggest(&format!("export PATH={}:$PATH", stage.programs()))?;
     narrator.say("")?;
     narrator.say("Things to try:")?;
     for command in [
@@ -225,7 +229,7 @@ fn invite(narrator: &Narrator, stage: &Stage, controller: &Controller) -> anyhow
         "kubectl explain php.spec",
         "kubectl edit php restricted -n shop",
     ] {
-        narrator.command(command)?;
+        narrator.suggest(command)?;
     }
     narrator.say("")?;
     narrator.say(&format!(
@@ -236,14 +240,57 @@ fn invite(narrator: &Narrator, stage: &Stage, controller: &Controller) -> anyhow
     Ok(())
 }
 
-async fn apply(narrator: &Narrator, stage: &Stage, path: &str) -> anyhow::Result<()> {
-    let command = format!("kubectl apply --filename {path}");
+async fn apply(narrator: &mut Narrator, stage: &Stage, path: &str) -> anyhow::Result<()> {
+    let command = format!("kubectl apply -f {path}");
     narrator.command(&command)?;
-    Ok(narrator.quote(&stage.run(&command).await?)?)
+    stage.run(&command).await.map(drop)
+}
+
+/// The rows of an explanation that say who set something, as cells.
+fn set_rows(explanation: &str) -> Vec<Vec<String>> {
+    let rows = explanation.lines().map(|line| {
+        let text = line.trim_start();
+        let indent = line.len() - text.len();
+        let mut cells: Vec<String> = text.split("  ").map(str::trim).map(str::to_owned).collect();
+        cells.retain(|cell| !cell.is_empty());
+        if let Some(first) = cells.first_mut() {
+            first.insert_str(0, &" ".repeat(indent));
+        }
+        cells
+    });
+    let says_nothing = |row: &Vec<String>| {
+        row.last()
+            .is_some_and(|setter| setter.starts_with("nobody") || setter == "the pod")
+    };
+    rows.filter(|row| !says_nothing(row)).collect()
 }
 
 fn name(pod: &Value) -> anyhow::Result<&str> {
-    pod["metadata"]["name"]
+    pods::at(pod, "/metadata/name")
         .as_str()
         .context("the pod has no name")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_an_explanation_what_somebody_set_is_shown() {
+        let explanation = "Pod shop/web (https://127.0.0.1:1/)\n\
+            FIELD                      VALUE    SET BY\n\
+            pod\n\
+            \x20 securityContext.fsGroup  -        nobody; Kubernetes' default: none\n\
+            \x20 hostUsers                false    shop/a@1\n\
+            container web\n\
+            \x20 securityContext.runAsUser  1      the pod\n";
+        let expected = [
+            vec!["Pod shop/web (https://127.0.0.1:1/)"],
+            vec!["FIELD", "VALUE", "SET BY"],
+            vec!["pod"],
+            vec!["  hostUsers", "false", "shop/a@1"],
+            vec!["container web"],
+        ];
+        assert_eq!(set_rows(explanation), expected);
+    }
 }

@@ -2,10 +2,11 @@
 //! for a terminal of 80 columns and for a log.
 
 use std::{
-    io::{self, Write as _},
+    io::{self, Stdout, Write as _},
     time::Instant,
 };
 
+use anstream::AutoStream;
 use anstyle::{AnsiColor, Style};
 use similar::{ChangeTag, TextDiff};
 
@@ -13,8 +14,6 @@ use similar::{ChangeTag, TextDiff};
 const WIDTH: usize = 92;
 /// Where a step's lines begin.
 const INDENT: &str = "    ";
-/// How many lines of a diff stand around a change.
-const CONTEXT: usize = 2;
 
 const TITLE: Style = Style::new().bold();
 const COMMAND: Style = AnsiColor::Cyan.on_default();
@@ -23,8 +22,9 @@ const ADDED: Style = AnsiColor::Green.on_default();
 const REMOVED: Style = AnsiColor::Red.on_default();
 
 /// Tells the story on standard output.
-#[derive(Debug)]
 pub(crate) struct Narrator {
+    /// With colours only where they are seen.
+    out: AutoStream<Stdout>,
     started: Instant,
     steps: usize,
 }
@@ -32,45 +32,49 @@ pub(crate) struct Narrator {
 impl Narrator {
     pub(crate) fn new() -> Self {
         Self {
+            out: anstream::stdout(),
             started: Instant::now(),
             steps: 0,
         }
     }
 
     /// The first line.
-    pub(crate) fn title(&self, text: &str) -> io::Result<()> {
-        writeln!(anstream::stdout(), "{TITLE}{text}{TITLE:#}")
+    pub(crate) fn title(&mut self, text: &str) -> io::Result<()> {
+        writeln!(self.out, "{TITLE}{text}{TITLE:#}")
     }
 
     /// Begins a step.
     pub(crate) fn step(&mut self, text: &str) -> io::Result<()> {
         self.steps += 1;
-        writeln!(
-            anstream::stdout(),
-            "\n{TITLE}{:2}. {text}{TITLE:#}",
-            self.steps
-        )
+        writeln!(self.out, "\n{TITLE}{:2}. {text}{TITLE:#}", self.steps)
     }
 
     /// Says something in the narrator's own words.
-    pub(crate) fn say(&self, text: &str) -> io::Result<()> {
-        let mut out = anstream::stdout().lock();
+    pub(crate) fn say(&mut self, text: &str) -> io::Result<()> {
+        let out = &mut self.out;
         for line in wrapped(text, WIDTH - INDENT.len()) {
             writeln!(out, "{INDENT}{line}")?;
         }
         out.flush()
     }
 
-    /// A command that is run now.
-    pub(crate) fn command(&self, text: &str) -> io::Result<()> {
-        let mut out = anstream::stdout().lock();
+    /// A command that is run now. A long one goes on on the next line, as a shell takes it.
+    pub(crate) fn command(&mut self, text: &str) -> io::Result<()> {
+        let out = &mut self.out;
+        let lines = wrapped(text, WIDTH - INDENT.len() - 6);
+        let text = lines.join(&format!(" \\\n{INDENT}    "));
         writeln!(out, "{INDENT}{COMMAND}$ {text}{COMMAND:#}")?;
         out.flush()
     }
 
+    /// A command for the reader to copy, however long.
+    pub(crate) fn suggest(&mut self, text: &str) -> io::Result<()> {
+        writeln!(self.out, "{INDENT}{COMMAND}{text}{COMMAND:#}")
+    }
+
     /// What somebody else said, word for word.
-    pub(crate) fn quote(&self, text: &str) -> io::Result<()> {
-        let mut out = anstream::stdout().lock();
+    pub(crate) fn quote(&mut self, text: &str) -> io::Result<()> {
+        let out = &mut self.out;
         for line in text.trim_end().lines() {
             for line in wrapped(line, WIDTH - INDENT.len() - 2) {
                 writeln!(out, "{INDENT}{QUOTE}| {line}{QUOTE:#}")?;
@@ -79,20 +83,34 @@ impl Narrator {
         out.flush()
     }
 
-    /// A program's output as it stands, which has its own idea of width.
-    pub(crate) fn output(&self, text: &str) -> io::Result<()> {
-        let mut out = anstream::stdout().lock();
-        for line in text.trim_end().lines() {
-            writeln!(out, "{INDENT}{line}")?;
+    /// A table, its columns no wider than they must be. A row of one cell is a line of its own.
+    pub(crate) fn table(&mut self, rows: &[Vec<String>]) -> io::Result<()> {
+        let columns = rows.iter().map(Vec::len).max().unwrap_or_default();
+        let width = |column: usize| {
+            let full = rows.iter().filter(|row| row.len() == columns);
+            let cells = full.filter_map(|row| row.get(column));
+            cells
+                .map(|cell| cell.chars().count())
+                .max()
+                .unwrap_or_default()
+        };
+        let widths: Vec<usize> = (0..columns).map(width).collect();
+        let out = &mut self.out;
+        for row in rows {
+            let cells = row.iter().zip(&widths);
+            let cells = cells.map(|(cell, width)| format!("{cell:width$}"));
+            // Tables are wide, so they begin further left than what is said.
+            let line = cells.collect::<Vec<_>>().join("  ");
+            writeln!(out, "  {}", line.trim_end())?;
         }
         out.flush()
     }
 
-    /// What changed from one text to another.
-    pub(crate) fn diff(&self, before: &str, after: &str) -> io::Result<()> {
-        let mut out = anstream::stdout().lock();
+    /// What changed from one text to another, with that many unchanged lines around it.
+    pub(crate) fn diff(&mut self, before: &str, after: &str, context: usize) -> io::Result<()> {
+        let out = &mut self.out;
         let diff = TextDiff::from_lines(before, after);
-        for (index, group) in diff.grouped_ops(CONTEXT).iter().enumerate() {
+        for (index, group) in diff.grouped_ops(context).iter().enumerate() {
             if index > 0 {
                 writeln!(out, "{INDENT}{QUOTE}  ...{QUOTE:#}")?;
             }
@@ -110,9 +128,9 @@ impl Narrator {
     }
 
     /// The last line.
-    pub(crate) fn end(&self) -> io::Result<()> {
+    pub(crate) fn end(&mut self) -> io::Result<()> {
         writeln!(
-            anstream::stdout(),
+            self.out,
             "\n{TITLE}All {} steps did what they say, in {:.0} seconds.{TITLE:#}",
             self.steps,
             self.started.elapsed().as_secs_f64()

@@ -19,12 +19,9 @@ pub(crate) async fn stored_without_us(
     client: &Client,
     deployment: &Value,
 ) -> anyhow::Result<Value> {
-    let mut template = deployment
-        .pointer("/spec/template")
-        .cloned()
-        .context("the Deployment has no template")?;
-    template["metadata"]["name"] = "web".into();
-    let pod: Pod = serde_json::from_value(template).context("read the Deployment's template")?;
+    let mut pod: Pod = serde_json::from_value(at(deployment, "/spec/template").clone())
+        .context("read the Deployment's template")?;
+    pod.metadata.name = Some("web".to_owned());
     let dry_run = PostParams {
         dry_run: true,
         ..PostParams::default()
@@ -123,25 +120,32 @@ fn filled_by(metadata: &ObjectMeta) -> Option<Vec<String>> {
 
 /// What can differ between a pod as it was written and as it arrived, as YAML: not its name and number.
 pub(crate) fn yaml(pod: &Value) -> anyhow::Result<String> {
-    let mut labels = pod["metadata"]["labels"].clone();
+    let mut labels = at(pod, "/metadata/labels").clone();
     if let Some(labels) = labels.as_object_mut() {
         labels.remove("pod-template-hash");
     }
-    let mut shown = json!({"metadata": {"labels": labels}, "spec": pod["spec"]});
-    let annotations = &pod["metadata"]["annotations"];
-    if !annotations.is_null() {
-        shown["metadata"]["annotations"] = annotations.clone();
-    }
+    let spec = at(pod, "/spec");
+    let shown = match at(pod, "/metadata/annotations") {
+        Value::Null => json!({"metadata": {"labels": labels}, "spec": spec}),
+        annotations => {
+            json!({"metadata": {"annotations": annotations, "labels": labels}, "spec": spec})
+        }
+    };
     Ok(serde_saphyr::to_string(&shown)?)
 }
 
 /// A container of a pod.
 pub(crate) fn container<'a>(pod: &'a Value, name: &str) -> anyhow::Result<&'a Value> {
-    let lists = ["containers", "initContainers"].map(|list| pod["spec"][list].as_array());
+    let lists = ["/spec/containers", "/spec/initContainers"].map(|list| at(pod, list).as_array());
     lists
         .into_iter()
         .flatten()
         .flatten()
-        .find(|container| container["name"] == name)
+        .find(|container| at(container, "/name") == name)
         .with_context(|| format!("the pod has no container {name}"))
+}
+
+/// What stands at a JSON pointer; null where nothing does.
+pub(crate) fn at<'a>(value: &'a Value, pointer: &str) -> &'a Value {
+    value.pointer(pointer).unwrap_or(&Value::Null)
 }

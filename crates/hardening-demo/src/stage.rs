@@ -3,10 +3,9 @@
 
 use std::{
     env,
-    ffi::OsString,
     net::{Ipv4Addr, TcpListener},
     path::{Path, PathBuf},
-    process::Output,
+    process::{Output, Stdio},
     time::Duration,
 };
 
@@ -29,9 +28,8 @@ const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
 pub(crate) struct Stage {
     control_plane: ControlPlane,
     pub(crate) client: Client,
-    /// Where `kubectl`, `kubectl-harden` and `hardening-controller` are found.
-    path: OsString,
-    programs: PathBuf,
+    /// Where `hardening-controller` and `kubectl-harden` are, and `kubectl`.
+    folders: [PathBuf; 2],
 }
 
 /// The controller that runs beside the control plane.
@@ -55,15 +53,11 @@ impl Stage {
         }
         let control_plane = ControlPlane::start(ControlPlaneOptions::default()).await?;
         let kubectl = control_plane.kubectl()?;
-        let folders = [programs, kubectl.parent().unwrap_or(Path::new("."))].map(Path::to_owned);
-        let inherited = env::var_os("PATH").unwrap_or_default();
-        let path = env::join_paths(folders.into_iter().chain(env::split_paths(&inherited)))
-            .context("put the programs on the PATH")?;
+        let kubectl = kubectl.parent().context("kubectl has no folder")?;
         Ok(Self {
             client: control_plane.client()?,
+            folders: [programs.to_owned(), kubectl.to_owned()],
             control_plane,
-            path,
-            programs: programs.to_owned(),
         })
     }
 
@@ -71,8 +65,12 @@ impl Stage {
         self.control_plane.kubeconfig_path()
     }
 
-    pub(crate) fn path(&self) -> &OsString {
-        &self.path
+    /// What belongs at the front of the `PATH`, so that `kubectl harden` is found.
+    pub(crate) fn programs(&self) -> String {
+        self.folders
+            .each_ref()
+            .map(|folder| folder.display().to_string())
+            .join(":")
     }
 
     /// Runs a command line, words separated by spaces, in the repository, and gives what it wrote on
@@ -92,16 +90,28 @@ impl Stage {
     async fn output(&self, command: &str) -> anyhow::Result<Output> {
         let mut words = command.split_whitespace();
         let program = words.next().context("an empty command")?;
-        // `Command` looks a program up on the PATH of this process, not on the one it is given.
-        let found = env::split_paths(&self.path)
+        let found = self
+            .folders
+            .iter()
             .map(|folder| folder.join(program))
             .find(|file| file.is_file())
-            .with_context(|| format!("{program} is not on the PATH"))?;
+            .with_context(|| format!("{program} is in none of {}", self.programs()))?;
+        // kubectl looks for its plugins on the PATH.
+        let inherited = env::var_os("PATH").unwrap_or_default();
+        let path = self
+            .folders
+            .iter()
+            .cloned()
+            .chain(env::split_paths(&inherited));
         Command::new(found)
             .args(words)
             .current_dir(ROOT)
-            .env("PATH", &self.path)
+            .env(
+                "PATH",
+                env::join_paths(path).context("put the programs on the PATH")?,
+            )
             .env("KUBECONFIG", self.kubeconfig())
+            .stdin(Stdio::null())
             .kill_on_drop(true)
             .output()
             .await
@@ -120,7 +130,7 @@ impl Stage {
             format!("--metrics-listen=127.0.0.1:{metrics}"),
             "--shutdown-delay=0s".to_owned(),
         ];
-        let path = self.programs.join("hardening-controller");
+        let path = self.folders[0].join("hardening-controller");
         let program = self
             .control_plane
             .run("hardening-controller", &path, &arguments)?;
