@@ -5,12 +5,13 @@
 //! build.
 //!
 //! ```text
-//! connection -> router -> body -> handler -> review (envelope) -> decision (engine) -> review (answer)
+//! connection -> router -> body -> handler -> review -> decision (engine) -> answer
 //! ```
 //!
 //! Whatever cannot be decided is an HTTP error, so that the API server's `failurePolicy` decides and its
 //! metrics show it; never a quiet "allowed", and never a denial.
 
+pub mod answer;
 pub mod decision;
 pub mod handler;
 pub mod health;
@@ -28,6 +29,7 @@ mod admin;
 mod body;
 mod cert;
 mod connection;
+mod envelope;
 mod listener;
 mod log_limit;
 
