@@ -16,6 +16,8 @@ mod admission;
 mod ephemeral;
 // Why each guard is there: what the API server says without it.
 mod guards;
+// What the API server makes of our CRDs, and of good and bad policies.
+mod crds;
 
 // What the tests have in common.
 mod support;

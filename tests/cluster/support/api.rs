@@ -86,15 +86,41 @@ impl Api {
         }
     }
 
+    /// Server-side apply.
+    pub(crate) async fn apply(&self, path: &str, object: &Value) -> Answer {
+        let path = format!("{path}?fieldManager=tests&force=true");
+        let content = [("content-type", "application/apply-patch+yaml")];
+        self.request("PATCH", &path, &content, Some(object)).await
+    }
+
+    /// Changes some members, as `kubectl patch --type=merge` does.
+    pub(crate) async fn merge(&self, path: &str, members: &Value) -> Result<Value, Refusal> {
+        let content = [("content-type", "application/merge-patch+json")];
+        self.request("PATCH", path, &content, Some(members))
+            .await
+            .ok()
+    }
+
     /// Sends a request; an answer of any status is an answer.
     pub(crate) async fn send(&self, method: &str, path: &str, object: Option<&Value>) -> Answer {
+        let content = [("content-type", "application/json")];
+        self.request(method, path, &content, object).await
+    }
+
+    /// As [`Self::send`], with headers.
+    pub(crate) async fn request(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        object: Option<&Value>,
+    ) -> Answer {
         let body = object.map_or_else(Vec::new, |object| serde_json::to_vec(object).unwrap());
-        let request = http::Request::builder()
-            .method(method)
-            .uri(path)
-            .header("content-type", "application/json")
-            .body(Body::from(body))
-            .unwrap();
+        let mut request = http::Request::builder().method(method).uri(path);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let request = request.body(Body::from(body)).unwrap();
         let response = self.0.send(request).await.unwrap();
         let (head, body) = response.into_parts();
         let body = body.collect().await.unwrap().to_bytes();

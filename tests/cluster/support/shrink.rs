@@ -23,7 +23,7 @@ pub(crate) async fn smallest(
 }
 
 /// Pointers to everything that can be taken out, what holds others before what it holds.
-fn places(value: &Value) -> Vec<Vec<String>> {
+pub(crate) fn places(value: &Value) -> Vec<Vec<String>> {
     let mut found = vec![Vec::new()];
     let mut next = 0;
     while let Some(path) = found.get(next).cloned() {
@@ -50,14 +50,24 @@ fn at<'v>(value: &'v Value, path: &[String]) -> &'v Value {
     })
 }
 
+/// The value with another one in that place.
+pub(crate) fn replaced(value: &Value, path: &[String], by: Value) -> Value {
+    let mut changed = value.clone();
+    *at_mut(&mut changed, path) = by;
+    changed
+}
+
+fn at_mut<'v>(value: &'v mut Value, path: &[String]) -> &'v mut Value {
+    path.iter().fold(value, |value, step| match value {
+        Value::Array(items) => &mut items[step.parse::<usize>().unwrap()],
+        _ => &mut value[step.as_str()],
+    })
+}
+
 fn without(value: &Value, path: &[String]) -> Value {
     let mut smaller = value.clone();
     let (last, above) = path.split_last().unwrap();
-    let parent = above.iter().fold(&mut smaller, |value, step| match value {
-        Value::Array(items) => &mut items[step.parse::<usize>().unwrap()],
-        _ => &mut value[step.as_str()],
-    });
-    match parent {
+    match at_mut(&mut smaller, above) {
         Value::Array(items) => {
             items.remove(last.parse().unwrap());
         }
