@@ -18,6 +18,8 @@ mod ephemeral;
 mod guards;
 // What the API server makes of our CRDs, and of good and bad policies.
 mod crds;
+// Pods that real controllers create, and Pod Security Admission as the judge.
+mod workloads;
 
 // What the tests have in common.
 mod support;
