@@ -65,8 +65,8 @@ mod tests {
 
     #[test]
     fn wrong_usage_has_an_exit_code_of_its_own() {
-        let usage: anyhow::Result<()> = Err(Usage("no".to_owned()).into());
-        assert_eq!(report(&usage.unwrap_err()), ExitCode::from(2));
+        let usage = anyhow::Error::from(Usage("no".to_owned()));
+        assert_eq!(report(&usage), ExitCode::from(2));
         assert_eq!(report(&anyhow!("no")), ExitCode::FAILURE);
         let pipe: io::Result<()> = Err(io::ErrorKind::BrokenPipe.into());
         assert_eq!(

@@ -47,10 +47,8 @@ pub(crate) async fn run(args: RunArgs) -> anyhow::Result<()> {
     let webhook = webhook::bind(&args.server, parts).await?;
     tracing::info!(version = VERSION, "watching the cluster's policies");
 
-    let registrar = match registration(&args, own_namespace, &webhook)? {
-        Some(registration) => Some(Registrar::new(client, registration)),
-        None => None,
-    };
+    let registration = registration(&args, own_namespace, &webhook)?;
+    let registrar = registration.map(|registration| Registrar::new(client, registration));
     let parts = Running {
         policy_watch,
         status,

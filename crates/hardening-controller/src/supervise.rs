@@ -49,8 +49,9 @@ impl Tasks {
     ) {
         self.spawn(name, async move {
             match last.run_until_cancelled(task).await {
-                Some(()) => bail!("it ended by itself"),
-                None => Ok(()),
+                Some(()) if !last.is_cancelled() => bail!("it ended by itself"),
+                // What it lives on may be dropped a moment before itself.
+                Some(()) | None => Ok(()),
             }
         });
     }
@@ -165,6 +166,10 @@ mod tests {
         let last = CancellationToken::new();
         let mut tasks = Tasks::new(shutdown.clone());
         tasks.spawn_until("watch", last.clone(), pending());
+        tasks.spawn_until("readiness", last.clone(), {
+            let last = last.clone();
+            async move { last.cancelled().await }
+        });
         tasks.spawn("webhook", {
             let shutdown = shutdown.clone();
             async move {

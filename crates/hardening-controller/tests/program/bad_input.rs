@@ -1,3 +1,5 @@
+//! What was asked wrongly, and what is wrong with what was given: exit codes and the line that says it.
+
 use std::fs;
 use std::net::TcpListener;
 

@@ -1,3 +1,5 @@
+//! The CustomResourceDefinitions, printed and in `crds/`.
+
 use std::fs;
 use std::path::{Path, PathBuf};
 

@@ -1,10 +1,10 @@
 //! The program as its users run it: its exit codes, what it prints, and what it serves.
 
-/// What was asked wrongly, and what is wrong with what was given.
+#[cfg(test)]
 mod bad_input;
-/// The CustomResourceDefinitions, printed and in `crds/`.
+#[cfg(test)]
 mod crds;
-/// `serve`: reviews answered by policies from files.
+#[cfg(test)]
 mod serving;
-/// Running the program, and talking to it.
+#[cfg(test)]
 mod support;

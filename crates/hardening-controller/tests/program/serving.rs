@@ -1,3 +1,5 @@
+//! `serve`: reviews answered by policies from files, and how it ends.
+
 use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};

@@ -1,3 +1,5 @@
+//! Running the program, and talking to it.
+
 use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
 use std::path::Path;
