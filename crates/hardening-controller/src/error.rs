@@ -10,19 +10,26 @@ pub(crate) struct Usage(pub(crate) String);
 
 /// Tells what went wrong.
 pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
-    // `hardening-controller crds | head` is no failure.
+    let code = exit_code(error);
+    if code != 0 {
+        // If standard error is gone there is nobody left to tell.
+        let _ = writeln!(io::stderr(), "error: {}", one_line(error));
+    }
+    ExitCode::from(code)
+}
+
+fn exit_code(error: &anyhow::Error) -> u8 {
     let is_broken_pipe = |cause: &(dyn std::error::Error + 'static)| {
         let cause = cause.downcast_ref::<io::Error>();
         cause.is_some_and(|cause| cause.kind() == io::ErrorKind::BrokenPipe)
     };
     if error.chain().any(is_broken_pipe) {
-        return ExitCode::SUCCESS;
-    }
-    // If standard error is gone there is nobody left to tell.
-    let _ = writeln!(io::stderr(), "error: {}", one_line(error));
-    match error.is::<Usage>() {
-        true => ExitCode::from(2),
-        false => ExitCode::FAILURE,
+        // `hardening-controller crds | head` is no failure.
+        0
+    } else if error.is::<Usage>() {
+        2
+    } else {
+        1
     }
 }
 
@@ -46,7 +53,7 @@ pub(crate) fn one_line(error: &anyhow::Error) -> String {
 
 #[cfg(test)]
 mod tests {
-    use anyhow::{Context as _, anyhow};
+    use anyhow::anyhow;
 
     use super::*;
 
@@ -64,14 +71,15 @@ mod tests {
     }
 
     #[test]
-    fn wrong_usage_has_an_exit_code_of_its_own() {
-        let usage = anyhow::Error::from(Usage("no".to_owned()));
-        assert_eq!(report(&usage), ExitCode::from(2));
-        assert_eq!(report(&anyhow!("no")), ExitCode::FAILURE);
-        let pipe: io::Result<()> = Err(io::ErrorKind::BrokenPipe.into());
-        assert_eq!(
-            report(&pipe.context("print").unwrap_err()),
-            ExitCode::SUCCESS
-        );
+    fn wrong_usage_has_an_exit_code_of_its_own_and_a_closed_pipe_is_no_failure() {
+        let pipe = io::Error::from(io::ErrorKind::BrokenPipe);
+        let cases = [
+            (Usage("no".to_owned()).into(), 2),
+            (anyhow!("no"), 1),
+            (anyhow::Error::from(pipe).context("print"), 0),
+        ];
+        for (error, code) in cases {
+            assert_eq!(exit_code(&error), code, "{error}");
+        }
     }
 }

@@ -5,7 +5,7 @@
 //!
 //! What else runs beside them: readiness follows the watches, and where the API server reaches the webhook
 //! by a URL, the program registers itself. Later there will be what must be done once for all replicas:
-//! status, certificates in a Secret; each a task like the others, in [`run`](mod@run).
+//! status, certificates in a Secret; each a task like the others, in `run.rs`.
 
 use std::process::ExitCode;
 

@@ -1,9 +1,9 @@
 //! Kubernetes manifests from files: read as `kubectl` reads them, and made into a
 //! [`PolicySet`](hardening_engine::PolicySet).
 //!
-//! - [`read`] takes files, folders and `-` (standard input) and gives [`Manifest`]s, one per document;
+//! - [`read()`] takes files, folders and `-` (standard input) and gives [`Manifest`]s, one per document;
 //! - [`objects`] looks into lists;
-//! - [`policy_set`] picks out what a policy set is made of, and says what is wrong with the rest.
+//! - [`policy_set()`] picks out what a policy set is made of, and says what is wrong with the rest.
 //!
 //! Both programs use it: the controller's `serve` mode, and `kubectl harden --policies`. So there is no
 //! Kubernetes client and nothing asynchronous here.
