@@ -6,6 +6,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use hardening_engine::{FIELDS, Field, Guard, PolicySet};
@@ -166,9 +167,12 @@ pub struct Metrics {
     connection_errors: Counters<ConnectionError>,
     policies: Gauge,
     namespaces: Gauge,
-    certificate_expiry: Family<[(&'static str, &'static str); 1], Gauge>,
+    serving_expiry: Expiry,
+    ca_expiry: Expiry,
     certificate_reloads: Counters<Reload>,
 }
+
+type Expiry = Gauge<f64, AtomicU64>;
 
 /// Counters of one name, one for each value of its label.
 struct Counters<K>(Arc<[(K, Counter)]>);
@@ -189,6 +193,20 @@ impl Metrics {
             "build",
             "The version that is running",
             Info::new([("version", version)]),
+        );
+
+        let expiry = Family::<[(&str, &str); 1], Expiry>::default();
+        let [serving_expiry, ca_expiry] = ["serving", "ca"].map(|certificate| {
+            let gauge = expiry.get_or_create_owned(&[("certificate", certificate)]);
+            // Not known yet, and no reason for an alert.
+            gauge.set(f64::NAN);
+            gauge
+        });
+        registry.register_with_unit(
+            "certificate_expiry_timestamp",
+            "When the serving certificate, and the CA it is issued by, expire (Unix time; NaN: not known)",
+            Unit::Seconds,
+            expiry,
         );
 
         let fields = || FIELDS.iter().map(|row| (row.field, row.field.name()));
@@ -234,7 +252,8 @@ impl Metrics {
             ),
             policies: Gauge::default(),
             namespaces: Gauge::default(),
-            certificate_expiry: Family::default(),
+            serving_expiry,
+            ca_expiry,
             certificate_reloads: Counters::register(
                 registry,
                 "certificate_reloads",
@@ -266,12 +285,6 @@ impl Metrics {
         );
         registry.register("policies", "Policies in force", self.policies.clone());
         registry.register("namespaces", "Namespaces known", self.namespaces.clone());
-        registry.register_with_unit(
-            "certificate_expiry_timestamp",
-            "When the serving certificate, and the CA it is issued by, expire (Unix time)",
-            Unit::Seconds,
-            self.certificate_expiry.clone(),
-        );
     }
 
     pub(crate) fn reviewed(&self, outcome: Outcome, took: Duration) {
@@ -307,15 +320,13 @@ impl Metrics {
         self.namespaces.set(count(policies.namespace_count()));
     }
 
+    /// When the serving certificate and its CA expire, as Unix time.
     pub(crate) fn certificate(&self, serving: i64, ca: Option<i64>) {
-        let gauge = |certificate| {
-            self.certificate_expiry
-                .get_or_create_owned(&[("certificate", certificate)])
-        };
-        gauge("serving").set(serving);
-        if let Some(ca) = ca {
-            gauge("ca").set(ca);
-        }
+        // Seconds are far from where whole numbers have gaps.
+        #[expect(clippy::cast_precision_loss, reason = "see above")]
+        let seconds = |expiry: i64| expiry as f64;
+        self.serving_expiry.set(seconds(serving));
+        self.ca_expiry.set(ca.map_or(f64::NAN, seconds));
     }
 
     pub(crate) fn certificate_reload(&self, reload: Reload) {
@@ -405,6 +416,8 @@ mod tests {
             "podhardening_connection_errors_total{reason=\"handshake\"} 0",
             "podhardening_review_duration_seconds_count 0",
             "podhardening_reviews_in_flight 0",
+            "podhardening_certificate_expiry_timestamp_seconds{certificate=\"serving\"} NaN",
+            "podhardening_certificate_expiry_timestamp_seconds{certificate=\"ca\"} NaN",
             "podhardening_build_info{version=\"1.2.3\"} 1",
         ] {
             assert!(page.lines().any(|line| line == series), "{series}\n{page}");
@@ -415,7 +428,6 @@ mod tests {
     fn each_event_counts_into_its_own_series_and_adds_none() {
         let mut registry = Registry::default();
         let metrics = Metrics::register(&mut registry, "1.2.3");
-        metrics.certificate(1, Some(2));
         let names = |page: &str| -> BTreeSet<String> {
             page.lines()
                 .filter_map(|line| Some(line.rsplit_once(' ')?.0.to_owned()))
@@ -433,6 +445,7 @@ mod tests {
         metrics.filled(&fields);
         metrics.audited(&fields);
         metrics.withheld(&Guard::ALL);
+        metrics.certificate(1, Some(2));
         let after = page(&registry);
         assert_eq!(names(&before), names(&after));
         let untouched: Vec<&str> = after

@@ -372,3 +372,32 @@ impl Tasks {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Ends only when it is dropped, and tells.
+    async fn endless(ended: tokio::sync::oneshot::Sender<()>) -> Result<(), ServeError> {
+        let _ended = ended;
+        std::future::pending().await
+    }
+
+    #[tokio::test]
+    async fn a_task_that_panics_or_fails_ends_the_others_and_is_named() {
+        let panics = async { panic!("a defect, for this test") };
+        let fails = async { Err(ServeError::PoliciesEnded) };
+        let cases: [(_, futures::future::BoxFuture<'static, _>); 2] = [
+            ("the task certificate failed", Box::pin(panics)),
+            ("the policies are no longer updated", Box::pin(fails)),
+        ];
+        for (message, task) in cases {
+            let mut tasks = Tasks::default();
+            let (sender, other_ended) = tokio::sync::oneshot::channel();
+            tasks.spawn("reviews", endless(sender));
+            tasks.spawn("certificate", task);
+            assert_eq!(tasks.join().await.unwrap_err().to_string(), message);
+            assert!(other_ended.await.is_err(), "{message}");
+        }
+    }
+}

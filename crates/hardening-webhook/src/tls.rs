@@ -332,3 +332,40 @@ async fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
             source,
         })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is made of a certificate in memory that was issued so many days ago.
+    async fn check(days: i64, replaced: bool) {
+        let then = OffsetDateTime::now_utc() - time::Duration::days(days);
+        let ca = SelfSigned::new(&["localhost".to_owned()], then).unwrap();
+        let issued = ca.issue(then).unwrap();
+        let (old, ca_pem) = (issued.expiry, ca.ca_pem());
+        let mut certificates = Certificates::new(issued, Source::SelfSigned(Box::new(ca)));
+        let refreshed = certificates.refresh().await;
+        assert_eq!(
+            matches!(refreshed, Refreshed::Replaced),
+            replaced,
+            "{days}: {refreshed:?}"
+        );
+        assert_eq!(certificates.current().expiry > old, replaced, "{days}");
+        // Clients that trust the CA need not be told.
+        assert_eq!(certificates.ca_pem(), Some(ca_pem));
+        let served = certificates.resolver.current.load();
+        assert!(Arc::ptr_eq(&served, &certificates.current().key), "{days}");
+        assert!(
+            matches!(certificates.refresh().await, Refreshed::Unchanged),
+            "{days}"
+        );
+    }
+
+    #[tokio::test]
+    async fn one_made_in_memory_is_renewed_when_two_thirds_of_its_life_are_over() {
+        check(0, false).await;
+        check(59, false).await;
+        check(61, true).await;
+        check(89, true).await;
+    }
+}
