@@ -45,4 +45,5 @@ pub(crate) fn init(args: &LogArgs) {
             )
             .try_init(),
     };
+    hardening_webhook::panics::report_by_place();
 }

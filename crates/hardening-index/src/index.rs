@@ -23,19 +23,13 @@ use crate::object::{Key, Object, Watched};
 pub struct PolicyIndex {
     set: PolicySet,
     published: watch::Sender<Arc<PolicySet>>,
-    policies: HashMap<PolicyKey, PolicyState>,
+    /// The version of each policy that is in the set.
+    in_force: HashMap<PolicyKey, PolicyRef>,
+    /// What is wrong with the latest version of a policy, whether an earlier one is in the set or none.
+    invalid: HashMap<PolicyKey, InvalidPolicy>,
     /// The objects in the set other than policies.
     others: HashSet<Key>,
     lists: HashMap<Watched, List>,
-}
-
-/// What is known of a policy that exists.
-#[derive(Debug, Default)]
-struct PolicyState {
-    /// The version in the set, if there ever was a good one.
-    in_force: Option<PolicyRef>,
-    /// What is wrong with the latest version.
-    invalid: Option<InvalidPolicy>,
 }
 
 /// How far the listing of a resource has come.
@@ -58,7 +52,8 @@ impl PolicyIndex {
         let index = Self {
             set,
             published,
-            policies: HashMap::new(),
+            in_force: HashMap::new(),
+            invalid: HashMap::new(),
             others: HashSet::new(),
             lists: HashMap::new(),
         };
@@ -128,10 +123,7 @@ impl PolicyIndex {
     /// How many policies are invalid in their latest version.
     #[must_use]
     pub fn invalid_policies(&self) -> usize {
-        self.policies
-            .values()
-            .filter(|state| state.invalid.is_some())
-            .count()
+        self.invalid.len()
     }
 
     fn is_synced(&self, watched: Watched) -> bool {
@@ -149,10 +141,11 @@ impl PolicyIndex {
     }
 
     fn known(&self, watched: Watched) -> HashSet<Key> {
-        let policies = self.policies.keys().cloned().map(Key::Policy);
-        let others = self.others.iter().cloned();
+        let policies = self.in_force.keys().chain(self.invalid.keys());
         policies
-            .chain(others)
+            .cloned()
+            .map(Key::Policy)
+            .chain(self.others.iter().cloned())
             .filter(|key| key.watched() == watched)
             .collect()
     }
@@ -181,37 +174,33 @@ impl PolicyIndex {
     }
 
     fn insert_policy(&mut self, key: PolicyKey, policy: Policy) {
-        let in_force = Some(policy.reference().clone());
-        let state = self.policies.entry(key).or_default();
-        if state.in_force != in_force || state.invalid.is_some() {
+        let repaired = self.invalid.remove(&key).is_some();
+        let before = self.in_force.insert(key, policy.reference().clone());
+        if repaired || before.as_ref() != Some(policy.reference()) {
             info!(policy = %policy.reference(), mode = ?policy.mode(), "policy in force");
         }
-        *state = PolicyState {
-            in_force,
-            invalid: None,
-        };
         self.set.insert_policy(policy);
     }
 
     /// The object stays as it was in the set, if it was there.
     fn report_policy(&mut self, key: PolicyKey, invalid: InvalidPolicy) {
-        let state = self.policies.entry(key.clone()).or_default();
-        if state.invalid.as_ref() != Some(&invalid) {
-            let policy = Key::Policy(key);
-            match &state.in_force {
+        if self.invalid.get(&key) != Some(&invalid) {
+            let policy = Key::Policy(key.clone());
+            match self.in_force.get(&key) {
                 Some(good) => {
                     warn!(%policy, error = %invalid, in_force = %good, "invalid policy: its last good version stays in force");
                 }
                 None => warn!(%policy, error = %invalid, "invalid policy: it is not in force"),
             }
         }
-        state.invalid = Some(invalid);
+        self.invalid.insert(key, invalid);
     }
 
     fn remove(&mut self, key: &Key) {
         match key {
             Key::Policy(policy) => {
-                if self.policies.remove(policy).is_some() {
+                let was_invalid = self.invalid.remove(policy).is_some();
+                if self.in_force.remove(policy).is_some() || was_invalid {
                     info!(policy = %key, "policy deleted");
                 }
                 self.set.remove_policy(policy);
