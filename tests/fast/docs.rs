@@ -82,6 +82,55 @@ fn the_readme_has_one_command_to_show_it_and_one_to_prove_it() {
     }
 }
 
+/// What a page that people write calls by name is in the pages that are generated.
+#[test]
+fn every_flag_and_metric_that_is_named_is_there() {
+    let (commands, metrics) = (
+        text("docs/reference/commands.md"),
+        text("docs/reference/metrics.md"),
+    );
+    let mut wrong = Vec::new();
+    for page in ["README.md", "docs/concepts.md", "docs/operations.md"] {
+        for word in text(page).split(|c: char| !c.is_alphanumeric() && c != '-' && c != '_') {
+            let is_flag = word.starts_with("--") && !word.trim_start_matches('-').is_empty();
+            let known = match word {
+                // Flags of kubectl and curl.
+                "--data" | "--header" | "--insecure" => true,
+                _ if is_flag => commands.contains(&format!("{word} <")),
+                _ if word.starts_with("podhardening_") => {
+                    metrics.contains(&format!("`{word}`")) || word.ends_with("_bucket")
+                }
+                _ => true,
+            };
+            if !known {
+                wrong.push(format!("{page}: {word}"));
+            }
+        }
+    }
+    none_wrong(&wrong);
+}
+
+/// Blocks of YAML are read as manifests, and their policies obey the schema.
+#[test]
+fn every_manifest_that_is_shown_is_valid() {
+    let mut manifests = 0;
+    for page in pages() {
+        let page_text = text(&page);
+        for (index, block) in page_text.split("```yaml\n").skip(1).enumerate() {
+            let yaml = block.split("```").next().unwrap();
+            let name = format!("{page}, block {}", index + 1);
+            let read = hardening_manifests::parse(&name, yaml.as_bytes());
+            let read = read.unwrap_or_else(|error| panic!("{name}: {error}"));
+            let (_, problems) = hardening_manifests::policy_set(&read, "default");
+            none_wrong(&problems.iter().map(ToString::to_string).collect::<Vec<_>>());
+            let kinds =
+                hardening_manifests::objects(&read).filter(|object| !object.kind.is_empty());
+            manifests += kinds.count();
+        }
+    }
+    assert!(manifests >= 3, "only {manifests} manifests are shown");
+}
+
 // === what the programs print ===
 
 /// Runs what stands behind `$ ` in blocks of kind `console`, and holds the lines below to what is printed.

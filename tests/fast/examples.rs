@@ -52,10 +52,9 @@ fn planned<T>(
     workload: &Object<'_>,
     look: impl FnOnce(&Value, &Plan<'_>) -> T,
 ) -> Option<T> {
-    let template = workload
-        .value
-        .pointer(pod_template::pointer(workload.kind)?)
-        .unwrap();
+    let pointer = pod_template::pointer(workload.kind)?;
+    let template = workload.value.pointer(pointer);
+    let template = template.unwrap_or_else(|| panic!("{workload}: no pod template"));
     let json = template.to_string();
     let pod = Pod::from_json(&json).unwrap();
     let namespace = workload

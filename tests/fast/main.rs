@@ -1,5 +1,12 @@
 //! Tests that need no cluster: of the examples, the documentation, and the rules of this repository.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "what helps a test may fail as a test does"
+)]
+
 mod docs; // links lead somewhere, and what pages show is what the programs say
 mod examples; // every example is valid, and does what tests/fast/expect says
 mod layers; // which crate may depend on what

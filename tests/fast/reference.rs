@@ -1,14 +1,24 @@
 //! The pages below docs/reference, made of what the programs themselves are made of: the table of fields,
-//! the guards, the profiles and the CRDs' schema.
+//! the guards, the profiles, the CRDs' schema, the metrics, and what the programs say of themselves.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
 
 use hardening_api::policy::Profile;
 use hardening_api::{PolicyKind, crds};
-use hardening_engine::{FIELDS, FieldRow, Guard, Shape, profile};
+use hardening_engine::{FIELDS, FieldRow, Guard, PolicySet, Shape, UnknownNamespaces, profile};
+use hardening_webhook::metrics::PREFIX;
+use hardening_webhook::{
+    CERTIFICATE_INTERVAL, Certificates, Engine, Limits, Readiness, Shutdown, Webhook,
+};
+use prometheus_client::{encoding::text::encode, registry::Registry};
 use serde_json::Value;
+use tokio::sync::watch;
 
-use crate::support::expect_file;
+use crate::support::{expect_file, program};
 
 #[test]
 fn the_page_of_fields_guards_and_profiles_is_up_to_date() {
@@ -211,6 +221,137 @@ fn rules(page: &mut String, schema: &Value, path: &str) {
     if !schema["items"].is_null() {
         rules(page, &schema["items"], &format!("{path}[]"));
     }
+}
+
+#[tokio::test]
+async fn the_page_of_metrics_is_up_to_date() {
+    let mut registry = Registry::default();
+    let metrics = hardening_webhook::Metrics::register(&mut registry, "VERSION");
+    let _index = hardening_index::Metrics::register(registry.sub_registry_with_prefix(PREFIX));
+    // Some are there from the moment at which there is a certificate.
+    let registry = Arc::new(registry);
+    let any_port = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+    let (_policies, receiver) =
+        watch::channel(Arc::new(PolicySet::new(UnknownNamespaces::OnlyNameLabel)));
+    let webhook = Webhook {
+        policies: receiver,
+        decide: Arc::new(Engine),
+        certificates: Certificates::self_signed(&["localhost".to_owned()]).unwrap(),
+        certificate_interval: CERTIFICATE_INTERVAL,
+        readiness: Readiness::new(),
+        metrics,
+        registry: Arc::clone(&registry),
+        limits: Limits::default(),
+        shutdown: Shutdown::default(),
+    };
+    let _bound = webhook.bind(any_port, any_port).await.unwrap();
+    let mut exposed = String::new();
+    encode(&mut exposed, &registry).unwrap();
+
+    let mut page = page("Metrics");
+    page.push_str("What `/metrics` shows. Every series is there from the start, and their number is fixed: no ");
+    page.push_str("label carries the name of a pod, a namespace or a policy. `serve` watches nothing, so it has ");
+    page.push_str("no metrics of watches.\n\n");
+    page.push_str("| metric | kind | labels | what it tells |\n|---|---|---|---|\n");
+    let mut metrics = 0;
+    for line in exposed.lines() {
+        let Some((name, help)) = line
+            .strip_prefix("# HELP ")
+            .and_then(|line| line.split_once(' '))
+        else {
+            continue;
+        };
+        metrics += 1;
+        let kind = exposed
+            .lines()
+            .find_map(|line| line.strip_prefix(&format!("# TYPE {name} ")))
+            .unwrap();
+        let full = match kind {
+            "counter" => format!("{name}_total"),
+            "info" => format!("{name}_info"),
+            _ => name.to_owned(),
+        };
+        writeln!(
+            page,
+            "| `{full}` | {kind} | {} | {help} |",
+            labels(&exposed, name)
+        )
+        .unwrap();
+    }
+    assert!(metrics > 10, "{exposed}");
+    expect_file("docs/reference/metrics.md", &page);
+}
+
+/// The labels of a metric's series, with their values where they are few.
+fn labels(exposed: &str, metric: &str) -> String {
+    let mut labels: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+    for line in exposed.lines().filter(|line| line.starts_with(metric)) {
+        let series = line
+            .split_once('{')
+            .and_then(|(_, rest)| rest.split_once('}'))
+            .map_or("", |(inner, _)| inner);
+        for (label, value) in series.split(',').filter_map(|pair| pair.split_once('=')) {
+            if label != "le" {
+                labels
+                    .entry(label)
+                    .or_default()
+                    .insert(value.trim_matches('"'));
+            }
+        }
+    }
+    let described = labels.into_iter().map(|(label, values)| match label {
+        "field" | "guard" => format!("`{label}`: its name, as in [fields.md](fields.md)"),
+        _ => format!(
+            "`{label}`: {}",
+            values.into_iter().collect::<Vec<_>>().join(", ")
+        ),
+    });
+    described.collect::<Vec<_>>().join("; ")
+}
+
+#[test]
+fn the_page_of_commands_is_up_to_date() {
+    let mut page = page("Commands");
+    page.push_str("What the programs say of themselves with `--help`.\n");
+    for (name, title) in [
+        ("kubectl-harden", "kubectl harden"),
+        ("hardening-controller", "hardening-controller"),
+    ] {
+        let all = help(name, &[]);
+        writeln!(page, "\n## {title}\n\n```text\n{}\n```", all.trim_end()).unwrap();
+        let listed = all.lines().skip_while(|line| *line != "Commands:").skip(1);
+        let commands: Vec<&str> = listed
+            .take_while(|line| !line.is_empty())
+            .filter(|line| line.starts_with("  ") && !line.starts_with("   "))
+            .filter_map(|line| line.split_whitespace().next())
+            .collect();
+        assert!(commands.len() >= 3, "{all}");
+        for command in commands {
+            let text = help(name, &[command]);
+            writeln!(
+                page,
+                "\n### {title} {command}\n\n```text\n{}\n```",
+                text.trim_end()
+            )
+            .unwrap();
+        }
+    }
+    expect_file("docs/reference/commands.md", &page);
+}
+
+fn help(name: &str, command: &[&str]) -> String {
+    let output = Command::new(program(name))
+        .args(command)
+        .arg("--help")
+        // Flags show what the environment sets them to.
+        .env_clear()
+        // Where none of these is a terminal, the text is 100 columns wide.
+        .stdin(Stdio::null())
+        .stderr(Stdio::piped())
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{name} {command:?}");
+    String::from_utf8(output.stdout).unwrap()
 }
 
 /// The head of a generated page.
