@@ -8,7 +8,7 @@ BEGIN {
 # The steps: those that are one check each count here, the others by their tests.
 FILENAME ~ /steps.tsv$/ {
     status[$1] = $2
-    seconds[$1] = $3
+    times = times sprintf("  %s %ds", $1, $3)
     if ($1 == "formatting" || $1 == "clippy" || $1 == "demo")
         note($1, $2 == 0)
     next
@@ -34,14 +34,15 @@ FILENAME ~ /steps.tsv$/ {
     ignored += words[8]
 }
 
-function note(kind, is_good) {
-    if (is_good) passed[kind]++; else failed[kind]++
+function note(what, is_good) {
+    if (is_good) passed[what]++; else failed[what]++
 }
 
-function kind(binary, line) {
-    if (binary == "doc") return "documentation examples"
-    if (binary == "cluster" || binary == "control_plane") return "API-server tests"
-    if (binary == "fast") return line ~ /^test reference::/ ? "stale-file checks" : "examples and docs"
+function kind(source, line) {
+    if (source == "doc") return "documentation examples"
+    if (source == "cluster" || source == "control_plane") return "API-server tests"
+    if (source == "program" && line ~ /^test crds::/) return "stale-file checks"
+    if (source == "fast") return line ~ /^test reference::/ ? "stale-file checks" : "examples and docs"
     if (line ~ /propert/) return "property tests"
     return "unit tests"
 }
@@ -49,14 +50,13 @@ function kind(binary, line) {
 END {
     printf "\n%-24s %8s %8s\n", "", "passed", "failed"
     for (i = 1; i <= count; i++) {
-        kind_ = kinds[i]
-        printf "%-24s %8d %8d\n", kind_, passed[kind_], failed[kind_]
-        all_passed += passed[kind_]
-        all_failed += failed[kind_]
-        counted += (kind_ ~ /tests|checks|examples/) ? passed[kind_] + failed[kind_] : 0
-        if (passed[kind_] + failed[kind_] == 0) wrong = wrong "nothing ran: " kind_ "\n"
+        name = kinds[i]
+        printf "%-24s %8d %8d\n", name, passed[name], failed[name]
+        all_passed += passed[name]
+        all_failed += failed[name]
+        counted += (name ~ /tests|checks|examples/) ? passed[name] + failed[name] : 0
+        if (passed[name] + failed[name] == 0) wrong = wrong "nothing ran: " name "\n"
     }
-    for (step in seconds) times = times sprintf("  %s %ds", step, seconds[step])
     print "\ntook:" times
     # A test binary that crashes, or does not compile, names no test.
     if (status["tests"] != 0 && all_failed == 0) wrong = wrong "cargo test failed without naming a test\n"
