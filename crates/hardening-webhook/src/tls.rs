@@ -270,8 +270,25 @@ struct Contents {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Fingerprint([u8; 32]);
 
+/// How many swaps may come in the midst of reading before it is left to the next look.
+const SWAPS_IN_A_ROW: usize = 3;
+
 impl Contents {
     async fn read(files: &CertificateFiles) -> Result<Self, TlsError> {
+        let mut contents = Self::read_once(files).await?;
+        // All files are swapped at once, but read one by one: if the first is still the same after the
+        // last was read, they belong together.
+        for _ in 0..SWAPS_IN_A_ROW {
+            let again = Self::read_once(files).await?;
+            if again.certificate == contents.certificate {
+                break;
+            }
+            contents = again;
+        }
+        Ok(contents)
+    }
+
+    async fn read_once(files: &CertificateFiles) -> Result<Self, TlsError> {
         let certificate = read(&files.certificate).await?;
         let key = read(&files.key).await?;
         let ca = match files.certificate.parent() {
