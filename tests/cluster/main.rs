@@ -21,5 +21,8 @@ mod crds;
 // Pods that real controllers create, and Pod Security Admission as the judge.
 mod workloads;
 
+// The examples, as kubectl hands them over.
+mod examples;
+
 // What the tests have in common.
 mod support;
