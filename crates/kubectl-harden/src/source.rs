@@ -167,7 +167,11 @@ impl Cluster {
         // Someone is waiting, and can ask again.
         config.default_retry = false;
         let (url, namespace) = (
-            config.cluster_url.to_string(),
+            config
+                .cluster_url
+                .to_string()
+                .trim_end_matches('/')
+                .to_owned(),
             config.default_namespace.clone(),
         );
         let client = Client::try_from(config)

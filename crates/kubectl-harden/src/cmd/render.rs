@@ -1,5 +1,6 @@
 //! `kubectl harden render`.
 
+use std::cell::OnceCell;
 use std::collections::BTreeMap;
 use std::io::{self, IsTerminal as _};
 use std::path::{Path, PathBuf};
@@ -108,6 +109,8 @@ fn documents(files: &[File]) -> impl Iterator<Item = (&File, &Document)> {
 struct Rendered<'f> {
     file: &'f File,
     document: &'f Document,
+    /// Its author's text, part by part.
+    tree: OnceCell<Option<Node>>,
     /// What it then says.
     after: Value,
     changes: Vec<Change<'f>>,
@@ -153,6 +156,7 @@ fn render<'f>(
     Ok(Rendered {
         file,
         document,
+        tree: OnceCell::new(),
         after,
         changes,
     })
@@ -265,6 +269,10 @@ impl Rendered<'_> {
             .unwrap_or_default()
     }
 
+    fn tree(&self) -> Option<&Node> {
+        self.tree.get_or_init(|| Node::parse(self.text())).as_ref()
+    }
+
     /// The author's text with the changes in it, where that can be done.
     fn edited(&self) -> Option<String> {
         yaml::edit(self.text(), &self.document.manifest.value, &self.after)
@@ -272,7 +280,7 @@ impl Rendered<'_> {
 
     /// The document in YAML of our own.
     fn anew(&self) -> String {
-        yaml::block(&self.after, Node::parse(self.text()).as_ref())
+        yaml::block(&self.after, self.tree())
     }
 }
 
@@ -280,12 +288,8 @@ impl Rendered<'_> {
 
 /// One document as itself, several as a List, as kubectl prints them.
 fn as_json(rendered: &[Rendered<'_>]) -> String {
-    let trees: Vec<Option<Node>> = rendered
-        .iter()
-        .map(|document| Node::parse(document.text()))
-        .collect();
-    if let ([document], [tree]) = (rendered, trees.as_slice()) {
-        return yaml::json(&document.after, tree.as_ref()) + "\n";
+    if let [document] = rendered {
+        return yaml::json(&document.after, document.tree()) + "\n";
     }
     let after: Vec<Manifest> = rendered
         .iter()
@@ -295,12 +299,10 @@ fn as_json(rendered: &[Rendered<'_>]) -> String {
         })
         .collect();
     let mut items = Vec::new();
-    for (manifest, tree) in after.iter().zip(&trees) {
+    for (manifest, document) in after.iter().zip(rendered) {
         for object in objects(std::slice::from_ref(manifest)) {
-            items.push((
-                object.value,
-                tree.as_ref().and_then(|tree| tree.at(&object.pointer)),
-            ));
+            let tree = document.tree().and_then(|tree| tree.at(&object.pointer));
+            items.push((object.value, tree));
         }
     }
     yaml::json_list(&items) + "\n"
@@ -336,8 +338,7 @@ impl Rendered<'_> {
         {
             return (self.text().to_owned(), edited);
         }
-        let tree = Node::parse(self.text());
-        let tree = tree.as_ref().and_then(|tree| tree.at(&object.pointer));
+        let tree = self.tree().and_then(|tree| tree.at(&object.pointer));
         let after = self.after.pointer(&object.pointer).unwrap_or(&Value::Null);
         (yaml::block(object.value, tree), yaml::block(after, tree))
     }
@@ -361,4 +362,234 @@ fn as_patches(rendered: &[Rendered<'_>]) -> anyhow::Result<String> {
         }));
     }
     Ok(serde_json::to_string_pretty(&patches)? + "\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use hardening_engine::pod_template;
+    use hardening_manifests::{parse, parse_file, policy_set};
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::yaml::authors::{Hand, hands};
+
+    const POLICIES: &str = r#"
+apiVersion: podhardening.dev/v1alpha1
+kind: PodHardeningPolicy
+metadata: {name: hardened, namespace: default}
+spec: {profile: Hardened}
+---
+apiVersion: podhardening.dev/v1alpha1
+kind: ClusterPodHardeningPolicy
+metadata: {name: more}
+spec:
+  listMerge: Union
+  pod:
+    hostUsers: false
+    securityContext:
+      supplementalGroups: [7]
+      sysctls: [{name: net.ipv4.tcp_syncookies, value: "0"}]
+  containers:
+    securityContext: {capabilities: {drop: [NET_RAW]}}
+    writablePaths: [{path: /var/cache, medium: Memory}]
+---
+apiVersion: podhardening.dev/v1alpha1
+kind: ClusterPodHardeningPolicy
+metadata: {name: trial}
+spec: {mode: Audit, pod: {shareProcessNamespace: false}}
+"#;
+
+    /// One of some values, or nothing.
+    fn maybe(values: &Value) -> impl Strategy<Value = Option<Value>> + use<> {
+        prop::option::of(prop::sample::select(values.as_array().unwrap().clone()))
+    }
+
+    fn object(members: Vec<(&str, Option<Value>)>) -> Value {
+        let given = members
+            .into_iter()
+            .filter_map(|(key, value)| Some((key.to_owned(), value?)));
+        Value::Object(given.collect())
+    }
+
+    fn containers() -> impl Strategy<Value = Value> {
+        let capabilities = json!([null, {}, {"drop": []}, {"drop": ["ALL"]}, {"add": ["NET_RAW"]}, {"add": ["SYS_ADMIN"]}]);
+        let container = (
+            maybe(&json!([0, 1000])),
+            maybe(&json!([true, false, null])),
+            maybe(&capabilities),
+            maybe(
+                &json!([[], [{"name": "v", "mountPath": "/tmp"}], [{"name": "v", "mountPath": "/var"}]]),
+            ),
+            maybe(&json!([null, {}])),
+            maybe(&json!([["yes", "a: b", "#"], ["set -e\necho  x\n"]])),
+        );
+        let container =
+            container.prop_map(|(user, privileged, capabilities, mounts, empty, args)| {
+                let context = object(vec![
+                    ("runAsUser", user),
+                    ("privileged", privileged),
+                    ("capabilities", capabilities),
+                    ("newer", Some(json!({"y": "no"}))),
+                ]);
+                object(vec![
+                    ("name", Some("app".into())),
+                    ("securityContext", empty.or(Some(context))),
+                    ("volumeMounts", mounts),
+                    ("args", args),
+                ])
+            });
+        prop::collection::vec(container, 1..4).prop_map(|mut containers| {
+            for (index, container) in containers.iter_mut().enumerate() {
+                container["name"] = format!("c{index}").into();
+            }
+            Value::Array(containers)
+        })
+    }
+
+    fn pods() -> impl Strategy<Value = Value> {
+        (
+            maybe(&json!([null, {}, {"labels": {"y": "on"}}, {"annotations": {}}, {"annotations": {"a": "{}"}}])),
+            maybe(&json!([null, {}, {"runAsUser": 5}, {"supplementalGroups": [5]}, {"sysctls": []}])),
+            maybe(&json!([[], [{"name": "v", "emptyDir": {}}], null])),
+            maybe(&json!([true, false])),
+            containers(),
+            prop::option::of(containers()),
+        )
+            .prop_map(|(metadata, context, volumes, network, containers, init)| {
+                let spec = object(vec![
+                    ("securityContext", context),
+                    ("volumes", volumes),
+                    ("hostNetwork", network),
+                    ("initContainers", init),
+                    ("containers", Some(containers)),
+                ]);
+                object(vec![("metadata", metadata), ("spec", Some(spec))])
+            })
+    }
+
+    /// An object of each kind around a pod, or none of those that make pods.
+    fn documents() -> impl Strategy<Value = Value> {
+        let kinds = prop::sample::select(vec![
+            ("v1", "Pod"),
+            ("v1", "PodTemplate"),
+            ("v1", "ReplicationController"),
+            ("apps/v1", "Deployment"),
+            ("batch/v1", "CronJob"),
+            ("v1", "ConfigMap"),
+        ]);
+        (kinds, pods()).prop_map(|((api_version, kind), pod)| {
+            let pointer = pod_template::pointer(kind).unwrap_or("/data");
+            let around = pointer.split('/').skip(1).collect::<Vec<_>>();
+            let mut value = around
+                .into_iter()
+                .rev()
+                .fold(pod, |inner, key| json!({key: inner}));
+            value["apiVersion"] = api_version.into();
+            value["kind"] = kind.into();
+            value
+        })
+    }
+
+    /// What rendering gives: the documents, in each of the formats.
+    struct Formats {
+        yaml: String,
+        json: String,
+        patches: Vec<Value>,
+    }
+
+    fn rendered(text: &str) -> Formats {
+        let (set, problems) = policy_set(&parse("p", POLICIES.as_bytes()).unwrap(), "default");
+        assert_eq!(problems, []);
+        let files = [parse_file("f", text.as_bytes()).unwrap()];
+        let rendered: Vec<Rendered<'_>> = documents_of(&files, &set);
+        let mut notes = Vec::new();
+        let yaml = as_yaml(&files, &rendered, &mut notes);
+        assert_eq!(notes, [""; 0], "{text}");
+        Formats {
+            yaml,
+            json: as_json(&rendered),
+            patches: serde_json::from_str(&as_patches(&rendered).unwrap()).unwrap(),
+        }
+    }
+
+    fn documents_of<'f>(files: &'f [File], set: &PolicySet) -> Vec<Rendered<'f>> {
+        let each = super::documents(files);
+        each.map(|(file, document)| {
+            render(file, document, "default", set, true, &mut Vec::new()).unwrap()
+        })
+        .collect()
+    }
+
+    fn values(text: &str) -> Vec<Value> {
+        parse("f", text.as_bytes())
+            .unwrap()
+            .into_iter()
+            .map(|manifest| manifest.value)
+            .collect()
+    }
+
+    /// Whether all that `before` says, `after` says too. What is empty is as good as absent.
+    fn keeps(before: &Value, after: &Value) -> bool {
+        match (before, after) {
+            (Value::Null, _) => true,
+            (Value::Object(members), _) if members.is_empty() => true,
+            (Value::Object(members), Value::Object(after)) => members
+                .iter()
+                .all(|(key, value)| after.get(key).is_some_and(|after| keeps(value, after))),
+            (Value::Array(items), Value::Array(after)) => {
+                items.len() <= after.len()
+                    && items
+                        .iter()
+                        .zip(after)
+                        .all(|(item, after)| keeps(item, after))
+            }
+            (before, after) => before == after,
+        }
+    }
+
+    fn written(documents: &[Value], hands: &[Hand]) -> String {
+        let texts = documents.iter().zip(hands.iter().cycle());
+        texts
+            .map(|(document, hand)| hand.write(document).0)
+            .collect::<Vec<_>>()
+            .join("---\n")
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 100, ..ProptestConfig::default() })]
+        #[test]
+        fn every_format_says_the_input_plus_the_fills(
+            documents in prop::collection::vec(documents(), 1..5),
+            hands in prop::collection::vec(hands(), 1..3),
+        ) {
+            let text = written(&documents, &hands);
+            let formats = rendered(&text);
+
+            let after = values(&formats.yaml);
+            prop_assert_eq!(after.len(), documents.len());
+            for (before, after) in documents.iter().zip(&after) {
+                prop_assert!(keeps(before, after), "{}\n{}", before, after);
+            }
+
+            let json: Value = serde_json::from_str(&formats.json).unwrap();
+            let from_json = match documents.len() {
+                1 => vec![json],
+                _ => json["items"].as_array().unwrap().clone(),
+            };
+            prop_assert_eq!(&from_json, &after);
+
+            let mut patched = documents;
+            for patch in &formats.patches {
+                let source = patch["source"].as_str().unwrap();
+                let number = source.strip_prefix("f, document ").map_or(1, |number| number.parse().unwrap());
+                let patch: Patch = serde_json::from_value(patch["patch"].clone()).unwrap();
+                json_patch::patch(&mut patched[number - 1], &patch).unwrap();
+            }
+            prop_assert_eq!(&patched, &after);
+
+            let again = rendered(&formats.yaml);
+            prop_assert_eq!(again.patches, Vec::<Value>::new());
+            prop_assert_eq!(again.yaml, formats.yaml);
+        }
+    }
 }

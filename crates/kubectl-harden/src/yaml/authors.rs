@@ -14,38 +14,64 @@ pub(crate) struct Written {
 }
 
 pub(crate) fn written() -> impl Strategy<Value = Written> {
-    let whims = prop::collection::vec(any::<u8>(), 1..200);
     (
         documents(),
-        whims.clone(),
-        whims,
-        1_usize..5,
-        any::<bool>(),
-        any::<bool>(),
+        hands(),
+        prop::collection::vec(any::<u8>(), 1..200),
     )
-        .prop_map(|(before, style, additions, step, lists, crlf)| {
-            let mut author = Author {
-                whims: Whims::new(style),
-                step,
-                lists,
-                text: String::new(),
-                comments: 0,
-            };
-            author.members(before.as_object().unwrap(), 0, true);
-            let text = if crlf {
-                author.text.replace('\n', "\r\n")
-            } else {
-                author.text
-            };
+        .prop_map(|(before, hand, additions)| {
+            let (text, comments) = hand.write(&before);
             let mut after = before.clone();
             add(&mut after, &mut Whims::new(additions));
             Written {
                 before,
                 text,
-                comments: author.comments,
+                comments,
                 after,
             }
         })
+}
+
+/// How an author writes.
+#[derive(Clone, Debug)]
+pub(crate) struct Hand {
+    whims: Vec<u8>,
+    step: usize,
+    lists: bool,
+    crlf: bool,
+}
+
+pub(crate) fn hands() -> impl Strategy<Value = Hand> {
+    let whims = prop::collection::vec(any::<u8>(), 1..200);
+    (whims, 1_usize..5, any::<bool>(), any::<bool>()).prop_map(|(whims, step, lists, crlf)| Hand {
+        whims,
+        step,
+        lists,
+        crlf,
+    })
+}
+
+impl Hand {
+    /// The text of an object, and how many comments are in it.
+    pub(crate) fn write(&self, object: &Value) -> (String, usize) {
+        let mut author = Author {
+            whims: Whims::new(self.whims.clone()),
+            step: self.step,
+            lists: self.lists,
+            text: String::new(),
+            comments: 0,
+        };
+        author.members(object.as_object().unwrap(), 0, true);
+        let Author { text, comments, .. } = author;
+        (
+            if self.crlf {
+                text.replace('\n', "\r\n")
+            } else {
+                text
+            },
+            comments,
+        )
+    }
 }
 
 /// Objects in the shape of manifests: maps and lists in one another, and awkward text.

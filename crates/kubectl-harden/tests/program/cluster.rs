@@ -81,7 +81,7 @@ impl Cluster {
         let text = |bytes: Vec<u8>| {
             String::from_utf8(bytes)
                 .unwrap()
-                .replace(&format!("http://{}/", self.address), "CLUSTER")
+                .replace(&format!("http://{}", self.address), "CLUSTER")
         };
         (
             text(output.stdout),
