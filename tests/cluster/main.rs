@@ -7,19 +7,29 @@
     clippy::panic,
     clippy::indexing_slicing,
     clippy::print_stdout,
-    reason = "what helps a test may fail as a test does"
+    clippy::unwrap_in_result,
+    reason = "what helps a test may fail as a test does, and tells how much it has shown"
+)]
+#![allow(
+    clippy::needless_pass_by_value,
+    clippy::redundant_clone,
+    reason = "a table of JSON is easier to read without borrows and last uses"
 )]
 
 // What the generated pods show: nothing that worked breaks, and nothing happens but what was foretold.
 mod admission;
 // The same for containers that are added to running pods.
 mod ephemeral;
+// What a newer Kubernetes may put into a pod survives.
+mod future_fields;
 // Why each guard is there: what the API server says without it.
 mod guards;
 // What the API server makes of our CRDs, and of good and bad policies.
 mod crds;
 // Pods that real controllers create, and Pod Security Admission as the judge.
 mod workloads;
+// The controller as a program of its own, beside an API server of its own.
+mod controller;
 
 // The examples, as kubectl hands them over.
 mod examples;

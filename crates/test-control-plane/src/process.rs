@@ -109,7 +109,7 @@ impl Program {
     }
 
     /// Ends the program at once, as a crash would.
-    pub(crate) fn kill(mut self) {
+    pub fn kill(mut self) {
         self.kill_and_reap();
     }
 

@@ -3,6 +3,7 @@
 
 use std::time::{Duration, Instant};
 
+use base64::Engine as _;
 use http_body_util::BodyExt as _;
 use kube::Client;
 use kube::client::Body;
@@ -39,7 +40,29 @@ pub(crate) struct Refusal {
 impl Api {
     /// As an administrator of the control plane that all tests share.
     pub(crate) async fn admin() -> Self {
-        Self(shared().await.client().unwrap())
+        Self::of(shared().await)
+    }
+
+    /// As an administrator of a control plane.
+    pub(crate) fn of(control_plane: &ControlPlane) -> Self {
+        Self(control_plane.client().unwrap())
+    }
+
+    /// Whatever listens at a URL with a certificate of this CA.
+    pub(crate) async fn at(url: &str, ca_pem: &[u8]) -> Self {
+        let ca = base64::engine::general_purpose::STANDARD.encode(ca_pem);
+        let cluster = json!({"server": url, "certificate-authority-data": ca});
+        let kubeconfig = json!({
+            "apiVersion": "v1", "kind": "Config", "current-context": "only",
+            "clusters": [{"name": "only", "cluster": cluster}],
+            "users": [{"name": "nobody", "user": {}}],
+            "contexts": [{"name": "only", "context": {"cluster": "only", "user": "nobody"}}],
+        });
+        let kubeconfig: Kubeconfig = serde_json::from_value(kubeconfig).unwrap();
+        let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
+            .await
+            .unwrap();
+        Self(Client::try_from(config).unwrap())
     }
 
     /// As an administrator of that name, whom webhooks can tell from others.
@@ -167,6 +190,21 @@ pub(crate) async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T
         assert!(Instant::now() < deadline, "not within {DEADLINE:?}: {what}");
         tokio::time::sleep(POLL).await;
     }
+}
+
+/// Creates a namespace with these labels, and the service account without which no pod can be created in
+/// it, where no controller manager does.
+pub(crate) async fn bare_namespace(api: &Api, name: &str, labels: &Value) {
+    api.ensure(
+        "/api/v1/namespaces",
+        &json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}}),
+    )
+    .await;
+    api.ensure(
+        &format!("/api/v1/namespaces/{name}/serviceaccounts"),
+        &json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default"}}),
+    )
+    .await;
 }
 
 /// Creates a namespace with these labels, and waits until pods can be created in it.

@@ -178,7 +178,7 @@ fn retain(object: &mut Value, list: &str, keep: impl Fn(&Value) -> bool) {
 }
 
 fn drop_if_empty(object: &mut Value, member: &str) {
-    let is_empty = match (&*object).get(member).unwrap_or(&Value::Null) {
+    let is_empty = match object.get(member).unwrap_or(&Value::Null) {
         Value::Array(items) => items.is_empty(),
         Value::Object(members) => members.is_empty(),
         _ => false,

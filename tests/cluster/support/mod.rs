@@ -2,6 +2,7 @@
 
 pub(crate) mod api;
 pub(crate) mod compare;
+pub(crate) mod controller;
 pub(crate) mod crds;
 pub(crate) mod generate;
 pub(crate) mod lab;

@@ -19,7 +19,7 @@ pub(crate) struct Seen {
 /// What happened in all cases.
 #[derive(Debug, Default)]
 pub(crate) struct Tally {
-    admitted: usize,
+    pub(crate) admitted: usize,
     refused: BTreeMap<String, usize>,
     /// Cases in which something was filled in.
     patched: usize,

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use hardening_engine::PolicySet;
 use hardening_webhook::{
-    CERTIFICATE_INTERVAL, Certificates, Engine, Limits, Metrics, Readiness, ServeError, Shutdown,
-    Webhook,
+    CERTIFICATE_INTERVAL, Certificates, Decide, Engine, Limits, Metrics, Readiness, ServeError,
+    Shutdown, Webhook,
 };
 use prometheus_client::registry::Registry;
 use serde_json::{Value, json};
@@ -38,13 +38,25 @@ pub(crate) struct RunningWebhook {
 impl RunningWebhook {
     /// Serves, and registers.
     pub(crate) async fn start(api: &Api, name: &str, asked: Asked, policies: PolicySet) -> Self {
+        Self::start_deciding(api, name, asked, "IfNeeded", policies, Arc::new(Engine)).await
+    }
+
+    /// As [`Self::start`], deciding in a way of its own, and asked again or not after others.
+    pub(crate) async fn start_deciding(
+        api: &Api,
+        name: &str,
+        asked: Asked,
+        reinvocation: &str,
+        policies: PolicySet,
+        decide: Arc<dyn Decide>,
+    ) -> Self {
         let loopback = IpAddr::V4(Ipv4Addr::LOCALHOST);
         let any_port = SocketAddr::new(loopback, 0);
         let (sender, receiver) = watch::channel(Arc::new(policies));
         let mut registry = Registry::default();
         let webhook = Webhook {
             policies: receiver,
-            decide: Arc::new(Engine),
+            decide,
             certificates: Certificates::self_signed(&[loopback.to_string()]).unwrap(),
             certificate_interval: CERTIFICATE_INTERVAL,
             readiness: Readiness::new(),
@@ -61,7 +73,11 @@ impl RunningWebhook {
             },
         };
         let bound = webhook.bind(any_port, any_port).await.unwrap();
-        let configuration = configuration(name, asked, bound.address(), &bound.ca_pem().unwrap());
+        let mut configuration =
+            configuration(name, asked, bound.address(), &bound.ca_pem().unwrap());
+        for webhook in configuration["webhooks"].as_array_mut().unwrap() {
+            webhook["reinvocationPolicy"] = reinvocation.into();
+        }
         let shutdown = CancellationToken::new();
         let server = tokio::spawn(bound.run(shutdown.clone()));
         api.post(CONFIGURATIONS, &configuration).await.unwrap();
@@ -124,7 +140,6 @@ fn configuration(name: &str, asked: Asked, address: SocketAddr, ca: &str) -> Val
             }],
             "failurePolicy": "Fail",
             "timeoutSeconds": 30,
-            "reinvocationPolicy": "IfNeeded",
             "sideEffects": "None",
             "matchPolicy": "Equivalent",
             "admissionReviewVersions": ["v1"],

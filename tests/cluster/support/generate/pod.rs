@@ -252,9 +252,11 @@ fn settle(random: &mut Random, spec: &mut Map<String, Value>, context: &mut Map<
     if let Some(Value::Array(sysctls)) = context.get_mut("sysctls") {
         sysctls.retain(|sysctl| {
             let name = sysctl["name"].as_str().unwrap();
-            let of_network = name.starts_with("net");
-            let of_neither = name.starts_with("vm");
-            !(network && of_network) && !(ipc && !of_network && !of_neither)
+            match name {
+                name if name.starts_with("net") => !network,
+                name if name.starts_with("vm") => true,
+                _ => !ipc,
+            }
         });
     }
     if spec.contains_key("serviceAccountName") {

@@ -13,7 +13,7 @@ pub(super) fn annotations(random: &mut Random, containers: &[String]) -> Map<Str
             "\"quoted\"\n\tü \u{1F980}".into()
         }),
         ("seccomp.security.alpha.kubernetes.io/pod", 0.06, |r| {
-            seccomp(r).into()
+            (*r.pick(&SECCOMP)).into()
         }),
         // As when a pod was read from a cluster and is posted again.
         ("podhardening.dev/filled", 0.05, |r| {
@@ -26,7 +26,7 @@ pub(super) fn annotations(random: &mut Random, containers: &[String]) -> Map<Str
     for container in containers {
         if random.chance(0.04) {
             let key = format!("container.seccomp.security.alpha.kubernetes.io/{container}");
-            annotations.insert(key, seccomp(random).into());
+            annotations.insert(key, (*random.pick(&SECCOMP)).into());
         }
         if random.chance(0.06) {
             let key = format!("container.apparmor.security.beta.kubernetes.io/{container}");
@@ -58,14 +58,12 @@ const RECORDS: [&str; 5] = [
     "",
 ];
 
-fn seccomp(random: &mut Random) -> &'static str {
-    *random.pick(&[
-        "runtime/default",
-        "docker/default",
-        "unconfined",
-        "localhost/audit.json",
-    ])
-}
+const SECCOMP: [&str; 4] = [
+    "runtime/default",
+    "docker/default",
+    "unconfined",
+    "localhost/audit.json",
+];
 
 /// Leaves room for a record, for none, or for a part of it.
 fn fill_up(random: &mut Random, annotations: &mut Map<String, Value>) {

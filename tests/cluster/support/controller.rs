@@ -1,0 +1,104 @@
+//! The controller, as a program beside a control plane.
+
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::Path;
+use std::time::Duration;
+
+use serde_json::Value;
+use test_control_plane::{ControlPlane, Program};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+use super::api::{Api, until};
+
+/// What it gets to end by itself.
+const GRACE: Duration = Duration::from_secs(20);
+
+/// The name of what the controller registers.
+pub(crate) const REGISTRATION: &str = "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/pod-hardening-self-registered";
+
+/// `hardening-controller run`, registered by its URL. It ends with this value.
+pub(crate) struct Controller {
+    program: Program,
+    metrics: SocketAddr,
+}
+
+impl Controller {
+    /// Starts it, and waits until it is ready and the API server asks it.
+    pub(crate) async fn start(control_plane: &ControlPlane, name: &str) -> Self {
+        let [listen, metrics] = free_addresses();
+        let arguments = [
+            "run".to_owned(),
+            format!("--kubeconfig={}", control_plane.kubeconfig_path().display()),
+            format!("--webhook-url=https://{listen}"),
+            format!("--listen={listen}"),
+            format!("--metrics-listen={metrics}"),
+            "--shutdown-delay=0s".to_owned(),
+            "--log-format=json".to_owned(),
+        ];
+        let path = Path::new(env!("CARGO_BIN_EXE_controller-under-test"));
+        let program = control_plane.run(name, path, &arguments).unwrap();
+        let mut controller = Self { program, metrics };
+        until("the controller is ready", async || {
+            controller.program.check().unwrap();
+            (controller.get("/readyz").await?.0 == 200).then_some(())
+        })
+        .await;
+        let api = Api::of(control_plane);
+        until("the controller is registered", async || {
+            let registration = api.get(REGISTRATION).await.ok()?;
+            let url = registration["webhooks"][0]["clientConfig"]["url"].as_str()?;
+            url.contains(&listen.to_string()).then_some(())
+        })
+        .await;
+        controller
+    }
+
+    /// What its port for probes and scrapes answers: status and body; `None` where nobody listens.
+    pub(crate) async fn get(&self, path: &str) -> Option<(u16, String)> {
+        let mut stream = TcpStream::connect(self.metrics).await.ok()?;
+        let request =
+            format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.ok()?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.ok()?;
+        let status = answer.split_whitespace().nth(1)?.parse().ok()?;
+        let (_, body) = answer.split_once("\r\n\r\n")?;
+        Some((status, body.to_owned()))
+    }
+
+    /// The value of a metric, summed over its labels.
+    pub(crate) async fn metric(&self, name: &str) -> f64 {
+        let (_, page) = self.get("/metrics").await.unwrap();
+        let of_metric = page.lines().filter(|line| {
+            let rest = line.strip_prefix(name);
+            rest.is_some_and(|rest| rest.starts_with([' ', '{']))
+        });
+        let values = of_metric.map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap());
+        values.sum()
+    }
+
+    /// The lines that it has logged.
+    pub(crate) fn log(&self) -> Vec<Value> {
+        let text = std::fs::read_to_string(self.program.log_path()).unwrap();
+        text.lines()
+            .map(|line| serde_json::from_str(line).unwrap_or_else(|_| line.into()))
+            .collect()
+    }
+
+    /// Ends it as Kubernetes does.
+    pub(crate) async fn terminate(self) {
+        self.program.terminate(GRACE).await.unwrap();
+    }
+
+    /// Ends it as a crash does.
+    pub(crate) fn kill(self) {
+        self.program.kill();
+    }
+}
+
+/// Addresses that were free a moment ago.
+fn free_addresses() -> [SocketAddr; 2] {
+    let listeners = [0, 1].map(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap());
+    listeners.map(|listener| listener.local_addr().unwrap())
+}
