@@ -158,3 +158,100 @@ fn named(default: &Default, value: &Value) -> String {
         false => format!("{}: {value}", default.field.name()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use hardening_api::PolicyKind;
+    use hardening_engine::{Pod, plan};
+    use hardening_manifests::{Manifest, parse, policy_set};
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+
+    /// A policy for every pod of the namespace, which gives all of them a user, at one level or both.
+    fn policies() -> impl Strategy<Value = Value> {
+        let place = prop::sample::select(vec!["Namespace", "Admin", "Baseline"]);
+        let users =
+            prop::sample::select(vec![(Some(1), None), (None, Some(2)), (Some(3), Some(4))]);
+        (
+            place,
+            -1_i32..2,
+            prop::sample::select(vec!["a", "b", "c"]),
+            users,
+        )
+            .prop_map(|(place, priority, name, (pod, container))| {
+                let (kind, tier) = match place {
+                    "Namespace" => (PolicyKind::Namespaced, None),
+                    tier => (PolicyKind::Cluster, Some(tier)),
+                };
+                let mut policy = json!({
+                    "apiVersion": hardening_api::API_VERSION,
+                    "kind": kind.name(),
+                    "metadata": {"name": format!("{name}-{}", place.to_lowercase())},
+                    "spec": {"priority": priority},
+                });
+                if let Some(tier) = tier {
+                    policy["spec"]["tier"] = tier.into();
+                }
+                if let Some(user) = pod {
+                    policy["spec"]["pod"]["securityContext"]["runAsUser"] = user.into();
+                }
+                if let Some(user) = container {
+                    policy["spec"]["containers"]["securityContext"]["runAsUser"] = user.into();
+                }
+                policy
+            })
+    }
+
+    /// The user that the engine gives a container.
+    fn engines_choice(manifests: &[Manifest]) -> Value {
+        let (set, problems) = policy_set(manifests, "shop");
+        assert_eq!(problems, []);
+        let mut value = json!({"spec": {"containers": [{"name": "app"}]}});
+        let json = value.to_string();
+        let pod = Pod::from_json(&json).unwrap();
+        let patch = plan(&set.matching("shop", &pod).unwrap(), &pod).to_patch();
+        json_patch::patch(&mut value, &patch).unwrap();
+        let user = |pointer| value.pointer(pointer).cloned();
+        user("/spec/containers/0/securityContext/runAsUser")
+            .or_else(|| user("/spec/securityContext/runAsUser"))
+            .unwrap()
+    }
+
+    proptest! {
+        #[test]
+        fn who_wins_here_wins_in_the_engine(one in policies(), two in policies()) {
+            prop_assume!(one["metadata"] != two["metadata"]);
+            let manifests = parse("f", format!("{one}{two}").as_bytes()).unwrap();
+            let linted: Vec<Linted> = [&one, &two]
+                .into_iter()
+                .map(|policy| match policy["kind"] == PolicyKind::Namespaced.name() {
+                    true => {
+                        let typed = serde_json::from_value(policy.clone()).unwrap();
+                        Linted::namespaced("f".to_owned(), "p".to_owned(), typed, "shop")
+                    }
+                    false => {
+                        let typed = serde_json::from_value(policy.clone()).unwrap();
+                        Linted::cluster("f".to_owned(), "p".to_owned(), typed)
+                    }
+                })
+                .collect();
+            let [first, second] = linted.as_slice() else { unreachable!() };
+            let winner = if first.goes_before(second).is_some() { first } else { second };
+            let theirs = winner.in_container(Field::RunAsUser, ContainerKind::Container).unwrap();
+            prop_assert_eq!(&engines_choice(&manifests), &theirs.value);
+
+            // And there is a finding exactly where the other one says something else.
+            let mut findings = Vec::new();
+            for policy in &linted {
+                find(policy, &linted, &Namespaces::new(), &mut findings);
+            }
+            let in_container = |policy: &Linted| policy.in_container(Field::RunAsUser, ContainerKind::Container).unwrap().value.clone();
+            let in_pod = |policy: &Linted| policy.defaults(Field::RunAsUser, Level::Pod).next().map(|default| default.value.clone());
+            let differ = in_container(first) != in_container(second)
+                || in_pod(first).zip(in_pod(second)).is_some_and(|(one, two)| one != two);
+            prop_assert_eq!(!findings.is_empty(), differ);
+        }
+    }
+}

@@ -281,3 +281,14 @@ fn every_shell_gets_its_completions() {
         assert!(output.status.success());
     }
 }
+
+#[test]
+fn the_version_is_the_packages() {
+    let output = Command::cargo_bin("kubectl-harden")
+        .unwrap()
+        .arg("--version")
+        .output()
+        .unwrap();
+    let version = format!("kubectl-harden {}\n", env!("CARGO_PKG_VERSION"));
+    assert_eq!(String::from_utf8(output.stdout).unwrap(), version);
+}
