@@ -211,6 +211,9 @@ impl Cluster {
         &self,
         workloads: &[Workload<'_>],
     ) -> anyhow::Result<(Vec<Manifest>, Vec<String>)> {
+        if workloads.is_empty() {
+            return Ok(Default::default());
+        }
         let mut accounts = BTreeSet::new();
         for workload in workloads {
             let pod = workload.pod()?;

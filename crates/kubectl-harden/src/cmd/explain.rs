@@ -7,9 +7,10 @@ use hardening_engine::{Policy, plan};
 use hardening_manifests::{Manifest, read};
 use serde_json::{Value, json};
 
+use super::read_stdin_once;
 use crate::args::{ExplainArgs, ReportFormat};
 use crate::explain::{Line, Scope, SetBy, explain, kubernetes_default};
-use crate::output::{Report, Usage, one_line};
+use crate::output::{Report, one_line};
 use crate::source::{Cluster, Policies};
 use crate::workload::{Workload, workloads};
 
@@ -61,10 +62,7 @@ fn running(args: &ExplainArgs, name: &str) -> anyhow::Result<Vec<Explained>> {
 
 /// The workloads in manifests, by what policies would fill in.
 fn given(args: &ExplainArgs, notes: &mut Vec<String>) -> anyhow::Result<Vec<Explained>> {
-    let both = args.files.iter().chain(&args.policies.policies);
-    if both.filter(|path| path.as_os_str() == "-").count() > 1 {
-        return Err(Usage("standard input (-) can be read only once").into());
-    }
+    read_stdin_once(args.files.iter().chain(&args.policies.policies))?;
     let manifests: Vec<Manifest> = read(&args.files)?;
     let policies = Policies::open(&args.policies, &args.cluster)?;
     let namespace = args

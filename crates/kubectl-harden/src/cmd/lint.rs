@@ -5,12 +5,14 @@ use hardening_api::PolicyKind;
 use hardening_manifests::{File, Manifest, Object, Problem, objects, policy_set, read_files};
 use serde_json::{Value, json};
 
+use super::read_stdin_once;
 use crate::args::{LintArgs, ReportFormat};
 use crate::lint::{Finding, Linted, Namespaces, Severity, lint};
 use crate::output::{Report, names, one_line};
 use crate::yaml::Node;
 
 pub(crate) fn run(args: &LintArgs) -> anyhow::Result<Report> {
+    read_stdin_once(&args.files)?;
     let files = read_files(&args.files)?;
     let namespace = args.namespace.namespace.as_deref().unwrap_or("default");
     let documents = files.iter().flat_map(|file| &file.documents);

@@ -6,8 +6,10 @@ mod explain;
 mod lint;
 mod render;
 
+use std::path::PathBuf;
+
 use crate::args::{Args, Command};
-use crate::output::Report;
+use crate::output::{Report, Usage};
 
 /// Does what the command line asks for. Nothing is printed yet.
 pub(crate) fn run(args: Args) -> anyhow::Result<Report> {
@@ -16,5 +18,14 @@ pub(crate) fn run(args: Args) -> anyhow::Result<Report> {
         Command::Explain(args) => explain::run(&args),
         Command::Lint(args) => lint::run(&args),
         Command::Completions(args) => completions::run(&args),
+    }
+}
+
+/// Standard input can be only one of the things to read.
+fn read_stdin_once<'a>(paths: impl IntoIterator<Item = &'a PathBuf>) -> Result<(), Usage> {
+    let stdin = paths.into_iter().filter(|path| path.as_os_str() == "-");
+    match stdin.count() {
+        0 | 1 => Ok(()),
+        _ => Err(Usage("standard input (-) can be read only once")),
     }
 }

@@ -3,7 +3,7 @@
 use std::cell::OnceCell;
 use std::collections::BTreeMap;
 use std::io::{self, IsTerminal as _};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::Context as _;
 use hardening_engine::{Fill, Plan, PolicySet, plan};
@@ -11,6 +11,7 @@ use hardening_manifests::{Document, File, Format, Manifest, objects, read_files}
 use json_patch::Patch;
 use serde_json::{Value, json};
 
+use super::read_stdin_once;
 use crate::args::{RenderArgs, RenderFormat};
 use crate::diff;
 use crate::output::{Report, Usage};
@@ -89,13 +90,7 @@ fn inputs(args: &RenderArgs) -> anyhow::Result<Vec<PathBuf>> {
         [] => vec![PathBuf::from("-")],
         files => files.to_vec(),
     };
-    let stdin = files
-        .iter()
-        .chain(&args.policies.policies)
-        .filter(|path| *path == Path::new("-"));
-    if stdin.count() > 1 {
-        return Err(Usage("standard input (-) can be read only once").into());
-    }
+    read_stdin_once(files.iter().chain(&args.policies.policies))?;
     Ok(files)
 }
 

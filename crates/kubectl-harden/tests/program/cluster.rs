@@ -250,6 +250,14 @@ fn service_accounts_and_runtime_classes_are_asked_for_where_a_policy_needs_them(
 }
 
 #[test]
+fn a_cluster_is_not_asked_where_nothing_hangs_on_it() {
+    let cluster = Cluster::new(&[]);
+    let output = cluster.run("render -f config");
+    assert_eq!((output.1.as_str(), output.2), ("", Some(0)));
+    assert_eq!(cluster.asked(), [""; 0]);
+}
+
+#[test]
 fn a_broken_policy_is_told_of_and_harms_no_other() {
     let cluster = Cluster::new(&[
         cluster_policies(&[cluster_policy(&json!({"pod": {"hostUsers": "no"}}))]),
