@@ -305,11 +305,14 @@ impl<'p, 'a> Pass<'p, 'a> {
                         continue;
                     }
                     match check::item(self, at, &candidate, item) {
-                        None => added.push(item),
+                        None => {
+                            // One policy, too, may say the same in two spellings.
+                            present.push(Cow::Borrowed(&*item.key));
+                            added.push(item);
+                        }
                         Some(guard) => self.hold(at, &candidate, Some(&item.key), guard),
                     }
                 }
-                present.extend(added.iter().map(|item| Cow::Borrowed(&*item.key)));
                 self.accept_items(at, &candidate, added);
             }
         }
