@@ -20,6 +20,8 @@
 mod admission;
 // The same for containers that are added to running pods.
 mod ephemeral;
+// Whose default it is, and where: the engine against a model of its documentation.
+mod model;
 // What a newer Kubernetes may put into a pod survives.
 mod future_fields;
 // Why each guard is there: what the API server says without it.
