@@ -1,5 +1,7 @@
 //! The steps. Each shows something and makes sure that it is so.
 
+use std::fs;
+
 use anyhow::{Context as _, ensure};
 use serde_json::{Value, json};
 
@@ -19,14 +21,9 @@ pub(crate) async fn demo() -> anyhow::Result<()> {
     narrator.title("Pod Hardening for Kubernetes, on a real control plane")?;
     let stage = start(&mut narrator).await?;
     let before = refused_without_us(&mut narrator, &stage).await?;
-    let controller = harden(&mut narrator, &stage).await?;
+    let controller = install(&mut narrator, &stage).await?;
     let result = shown(&mut narrator, &stage, &before).await;
-    if result.is_err() {
-        let log = std::fs::read_to_string(controller.log_path()).unwrap_or_default();
-        narrator.say("The controller's log:")?;
-        narrator.quote(&log)?;
-    }
-    result?;
+    with_log(&mut narrator, &controller, result)?;
     end(&mut narrator, stage, controller).await?;
     Ok(narrator.end()?)
 }
@@ -38,11 +35,41 @@ pub(crate) async fn playground() -> anyhow::Result<()> {
     let stage = start(&mut narrator).await?;
     narrator.step("Namespaces")?;
     apply(&mut narrator, &stage, "examples/namespaces.yaml").await?;
-    let controller = harden(&mut narrator, &stage).await?;
-    narrator.step("Yours")?;
-    invite(&mut narrator, &stage, &controller)?;
-    tokio::signal::ctrl_c().await.context("wait for Ctrl-C")?;
+    let mut controller = install(&mut narrator, &stage).await?;
+    let result = lent(&mut narrator, &stage, &mut controller).await;
+    with_log(&mut narrator, &controller, result)?;
     end(&mut narrator, stage, controller).await
+}
+
+/// Waits until everything works, and then until Ctrl-C.
+async fn lent(
+    narrator: &mut Narrator,
+    stage: &Stage,
+    controller: &mut Controller,
+) -> anyhow::Result<()> {
+    in_force(narrator, stage).await?;
+    narrator.step("Yours")?;
+    invite(narrator, stage, controller)?;
+    tokio::select! {
+        pressed = tokio::signal::ctrl_c() => pressed.context("wait for Ctrl-C"),
+        ended = controller.until_it_ends() => Err(ended),
+    }
+}
+
+/// Shows the controller's log where something went wrong.
+fn with_log(
+    narrator: &mut Narrator,
+    controller: &Controller,
+    result: anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    if result.is_err() {
+        // What went wrong is told in any case; this only adds to it.
+        let log = fs::read_to_string(controller.log_path()).unwrap_or_default();
+        narrator.say("")?;
+        narrator.say("The controller's log:")?;
+        narrator.quote(&log)?;
+    }
+    result
 }
 
 async fn start(narrator: &mut Narrator) -> anyhow::Result<Stage> {
@@ -91,7 +118,8 @@ async fn refused_without_us(narrator: &mut Narrator, stage: &Stage) -> anyhow::R
     Ok(before)
 }
 
-async fn harden(narrator: &mut Narrator, stage: &Stage) -> anyhow::Result<Controller> {
+/// Applies the definitions and the policies, and starts the controller.
+async fn install(narrator: &mut Narrator, stage: &Stage) -> anyhow::Result<Controller> {
     narrator.step("The controller, and policies")?;
     apply(narrator, stage, "crds").await?;
     stage
@@ -100,14 +128,19 @@ async fn harden(narrator: &mut Narrator, stage: &Stage) -> anyhow::Result<Contro
     apply(narrator, stage, "examples/policies").await?;
     let controller = stage.start_controller().await?;
     narrator.command(&controller.command_line())?;
+    Ok(controller)
+}
+
+async fn in_force(narrator: &mut Narrator, stage: &Stage) -> anyhow::Result<()> {
     pods::until_hardened(&stage.client, NAMESPACE, POLICIES.len()).await?;
     narrator.say(
         "It has registered itself with the API server, which now asks it about each new pod.",
     )?;
-    Ok(controller)
+    Ok(())
 }
 
 async fn shown(narrator: &mut Narrator, stage: &Stage, before: &Value) -> anyhow::Result<()> {
+    in_force(narrator, stage).await?;
     let after = accepted(narrator, stage, before).await?;
     explained(narrator, stage, &after).await?;
     left_alone(narrator, stage).await
@@ -206,7 +239,8 @@ async fn left_alone(narrator: &mut Narrator, stage: &Stage) -> anyhow::Result<()
 
 async fn end(narrator: &mut Narrator, stage: Stage, controller: Controller) -> anyhow::Result<()> {
     narrator.step("The end")?;
-    stage.end(controller).await?;
+    stage.end_controller(controller).await?;
+    stage.end().await?;
     narrator.say("All programs have ended, the controller having taken its registration back, and their files are gone.")?;
     Ok(())
 }

@@ -146,9 +146,21 @@ impl Stage {
         Ok(controller)
     }
 
-    /// Ends everything, in order.
-    pub(crate) async fn end(self, controller: Controller) -> anyhow::Result<()> {
+    /// Ends the controller, and makes sure that the API server no longer calls it.
+    pub(crate) async fn end_controller(&self, controller: Controller) -> anyhow::Result<()> {
         controller.program.terminate(GRACE).await?;
+        let left = self
+            .run("kubectl get mutatingwebhookconfigurations -o name")
+            .await?;
+        ensure!(
+            left.is_empty(),
+            "the controller left its registration behind: {left}"
+        );
+        Ok(())
+    }
+
+    /// Ends the control plane, and makes sure that its files are gone.
+    pub(crate) async fn end(self) -> anyhow::Result<()> {
         Ok(self.control_plane.stop().await?)
     }
 }
@@ -164,6 +176,16 @@ impl Controller {
             "hardening-controller {}",
             listen.cloned().collect::<Vec<_>>().join(" ")
         )
+    }
+
+    /// Returns, with the end of its log, when the controller ends by itself.
+    pub(crate) async fn until_it_ends(&mut self) -> anyhow::Error {
+        loop {
+            if let Err(ended) = self.program.check() {
+                return ended.into();
+            }
+            tokio::time::sleep(POLL).await;
+        }
     }
 
     /// Where its log is.
