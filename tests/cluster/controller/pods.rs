@@ -236,8 +236,8 @@ async fn the_client_and_the_audit_log_are_told_of_guards_and_of_mode_audit() {
     let events = log
         .lines()
         .map(|line| serde_json::from_str::<Value>(line).unwrap());
-    let of_pod = events.filter(|event| event["objectRef"]["namespace"] == namespace);
-    let annotations = of_pod.last().unwrap()["annotations"].clone();
+    let mut of_pod = events.filter(|event| event["objectRef"]["namespace"] == namespace);
+    let annotations = of_pod.next_back().unwrap()["annotations"].clone();
     let told = |name: &str| annotations[format!("pods.podhardening.dev/{name}")].clone();
     let audited = r#"{"told/tried@1":["spec.securityContext.fsGroup"]}"#;
     assert_eq!(told("audited"), audited, "{annotations:#}");
