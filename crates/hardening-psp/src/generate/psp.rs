@@ -52,18 +52,33 @@ impl Generator {
         }
     }
 
+    /// The API server refuses capabilities that are both to be dropped and allowed; a few such policies are of
+    /// interest nevertheless.
     fn psp_capabilities(&mut self, spec: &mut Map<String, Value>) {
+        let mut free = CAPABILITIES.to_vec();
+        let mut any = !self.strict();
         if self.strict() {
-            let required = self.some(&CAPABILITIES, 3);
+            let required = self.subset(&CAPABILITIES, 25);
+            if !self.chance(5) {
+                any = any && required.as_array().is_none_or(Vec::is_empty);
+                free.retain(|name| {
+                    !required
+                        .as_array()
+                        .is_some_and(|list| list.contains(&json!(name)))
+                });
+            }
             put(spec, "requiredDropCapabilities", required);
         }
+        if free.is_empty() {
+            return;
+        }
         if self.strict() {
-            let added = self.some(&CAPABILITIES, 2);
+            let added = self.some(&free, 2);
             put(spec, "defaultAddCapabilities", added);
         }
-        let allowed = match self.strict() {
-            true => self.subset(&CAPABILITIES, 40),
-            false => json!(["*"]),
+        let allowed = match any {
+            true => json!(["*"]),
+            false => self.subset(&free, 40),
         };
         put(spec, "allowedCapabilities", allowed);
     }
@@ -173,15 +188,21 @@ impl Generator {
             let (min, max) = (self.pick(&[0, 80, 1000]), self.pick(&[80, 1000, 9000]));
             put(spec, "hostPorts", json!([{"min": min, "max": max}]));
         }
-        if self.strict() {
-            let forbidden = self.sysctl_patterns();
+        let forbids = self.strict();
+        if forbids {
+            let forbidden = self.subset(&["kernel.msgmax", "kernel.s*", "net.core.*"], 40);
             put(spec, "forbiddenSysctls", forbidden);
         }
-        let unsafe_ones = match self.strict() {
-            true => self.sysctl_patterns(),
-            false => json!(["*"]),
+        let allowed = match (forbids, self.strict()) {
+            (false, false) => json!(["*"]),
+            // Now and then such as overlap with what is forbidden.
+            (true, _) if self.chance(95) => self.subset(&["kernel.msgmn*", "net.ipv4.tcp_*"], 50),
+            _ => self.subset(
+                &["kernel.*", "kernel.msgmax", "net.*", "net.ipv4.tcp_*"],
+                30,
+            ),
         };
-        put(spec, "allowedUnsafeSysctls", unsafe_ones);
+        put(spec, "allowedUnsafeSysctls", allowed);
         let mounts = match (self.strict(), self.chance(15)) {
             (false, _) => self
                 .pick(&[["Default", "Unmasked"], ["Unmasked", "Default"]])
@@ -192,30 +213,25 @@ impl Generator {
         put(spec, "allowedProcMountTypes", mounts);
         if self.strict() {
             let mut class = Map::new();
-            let allowed = match self.chance(50) {
-                true => json!(["*"]),
-                false => self.subset(&RUNTIME_CLASSES, 50),
+            let allowed: Vec<&str> = match self.chance(40) {
+                true => vec!["*"],
+                false => {
+                    let mut names = RUNTIME_CLASSES.to_vec();
+                    names.retain(|_| self.chance(50));
+                    names
+                }
             };
-            put(&mut class, "allowedRuntimeClassNames", allowed);
             if self.chance(60) {
-                let name = self.pick(&RUNTIME_CLASSES);
+                let listed = !allowed.is_empty() && allowed != ["*"] && !self.chance(5);
+                let name = if listed {
+                    self.pick(&allowed)
+                } else {
+                    self.pick(&RUNTIME_CLASSES)
+                };
                 put(&mut class, "defaultRuntimeClassName", name);
             }
+            put(&mut class, "allowedRuntimeClassNames", allowed);
             put(spec, "runtimeClass", class);
-        }
-    }
-
-    fn sysctl_patterns(&mut self) -> Value {
-        let patterns = [
-            "kernel.*",
-            "kernel.msgmax",
-            "net.*",
-            "net.ipv4.tcp_*",
-            "net.core.somaxconn",
-        ];
-        match self.chance(10) {
-            true => json!(["*"]),
-            false => self.subset(&patterns, 30),
         }
     }
 

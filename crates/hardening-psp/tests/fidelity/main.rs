@@ -3,6 +3,8 @@
 //! `PSP_PAIRS` says how many pairs, `PSP_SEED` where to begin.
 
 #[cfg(test)]
+mod conversion; // what converted policies fill in is what 1.24 stored
+#[cfg(test)]
 mod figures;
 #[cfg(test)]
 mod model; // what 1.24 filled in and refused is what the model fills in and refuses
