@@ -71,7 +71,9 @@ fn every_source_file_is_compiled() {
             path.parent().unwrap(),
         );
         let is_root = ["lib", "main", "build"].contains(&stem)
-            || folder.ends_with("tests")
+            || ["benches", "examples", "tests"]
+                .iter()
+                .any(|name| folder.ends_with(name))
             || manifests.contains(&format!("/{stem}.rs\""));
         let module = if stem == "mod" {
             folder.file_name().unwrap().to_str().unwrap()

@@ -107,6 +107,14 @@ fn tidy(schema: &mut Value) {
     if node.contains_key("additionalProperties") && !node.contains_key("maxProperties") {
         node.insert("maxProperties".to_owned(), json!(256));
     }
+    for key in ["minimum", "maximum"] {
+        // The API's own type for a bound is a float, and `2147483647.0` is not how anybody writes one.
+        if let Some(bound) = node.get_mut(key)
+            && let Some(whole) = bound.as_f64()
+        {
+            *bound = json!(whole as i64);
+        }
+    }
     for key in ["items", "additionalProperties"] {
         if let Some(child) = node.get_mut(key) {
             tidy(child);

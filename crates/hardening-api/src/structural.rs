@@ -37,6 +37,7 @@ pub fn violations(kind: PolicyKind, object: &Value) -> Vec<Violation> {
         match name.as_str() {
             // The same for every kind, and no policy's business.
             "apiVersion" | "kind" | "metadata" | "status" => {}
+            "spec" if value.is_null() => {}
             "spec" => check(
                 &properties["spec"],
                 value,
@@ -46,7 +47,7 @@ pub fn violations(kind: PolicyKind, object: &Value) -> Vec<Violation> {
             unknown => found.push(violation(unknown, "is not a known field")),
         }
     }
-    if object.get("spec").is_none() {
+    if object.get("spec").is_none_or(Value::is_null) {
         found.push(violation("spec", "is required"));
     }
     if found.is_empty() {
@@ -222,11 +223,21 @@ fn check_object(schema: &Value, value: &Value, path: &mut String, found: &mut Ve
     let Some(fields) = value.as_object() else {
         return;
     };
+    // The API server drops null members before it looks: they are as good as absent.
+    let said = fields.values().filter(|child| !child.is_null()).count() as u64;
     if schema["minProperties"]
         .as_u64()
-        .is_some_and(|min| (fields.len() as u64) < min)
+        .is_some_and(|min| said < min)
     {
         found.push(violation(path, "must not be empty"));
+    }
+    if schema["maxProperties"]
+        .as_u64()
+        .is_some_and(|max| said > max)
+    {
+        let message = format!("must have at most {} members", schema["maxProperties"]);
+        found.push(violation(path, &message));
+        return;
     }
     for required in schema["required"]
         .as_array()
@@ -234,7 +245,7 @@ fn check_object(schema: &Value, value: &Value, path: &mut String, found: &mut Ve
         .flatten()
         .filter_map(Value::as_str)
     {
-        if !fields.contains_key(required) {
+        if fields.get(required).is_none_or(Value::is_null) {
             let mut full = path.clone();
             push_field(&mut full, required);
             found.push(violation(&full, "is required"));
@@ -243,10 +254,11 @@ fn check_object(schema: &Value, value: &Value, path: &mut String, found: &mut Ve
     let length = path.len();
     for (name, child) in fields {
         push_field(path, name);
-        if let Some(known) = schema["properties"].get(name) {
-            check(known, child, path, found);
-        } else if let Some(any) = schema.get("additionalProperties") {
-            check(any, child, path, found);
+        let known = schema["properties"].get(name);
+        if let Some(known) = known.or_else(|| schema.get("additionalProperties")) {
+            if !child.is_null() {
+                check(known, child, path, found);
+            }
         } else if schema["properties"].is_object() {
             found.push(violation(path, "is not a known field"));
         }
@@ -312,6 +324,11 @@ mod tests {
             &json!({"allowWeakening": true, "containers": {"securityContext": {"runAsUser": 0}}}),
             &[],
         );
+        check(
+            Namespaced,
+            &json!({"mode": null, "profile": "Restricted", "pod": null, "containers": {"kinds": null}}),
+            &[],
+        );
     }
 
     #[test]
@@ -329,6 +346,23 @@ mod tests {
             Namespaced,
             &json!({"containers": {"kinds": ["Container"]}}),
             &[none],
+        );
+        check(Namespaced, &json!({"profile": null}), &[none]);
+        check(
+            Namespaced,
+            &json!({"pod": {"securityContext": {"seLinuxOptions": {"level": null}, "sysctls": [{"name": null}]}}}),
+            &[
+                "spec.pod.securityContext.seLinuxOptions: must not be empty",
+                "spec.pod.securityContext.sysctls[0].name: is required",
+                "spec.pod.securityContext.sysctls[0].value: is required",
+            ],
+        );
+        let labels: serde_json::Map<String, Value> =
+            (0..257).map(|i| (format!("l{i}"), "v".into())).collect();
+        check(
+            Namespaced,
+            &json!({"profile": "Restricted", "podSelector": {"matchLabels": labels}}),
+            &["spec.podSelector.matchLabels: must have at most 256 members"],
         );
         check(
             Namespaced,

@@ -124,11 +124,11 @@ impl Pausing {
     }
 }
 
-/// Half a second, doubled up to ten seconds, and up to twice that by jitter.
+/// Half a second, doubled up to five seconds, and up to twice that by jitter.
 fn backoff() -> ExponentialBackoff {
     ExponentialBuilder::default()
         .with_min_delay(Duration::from_millis(500))
-        .with_max_delay(Duration::from_secs(10))
+        .with_max_delay(Duration::from_secs(5))
         .with_jitter()
         .without_max_times()
         .build()

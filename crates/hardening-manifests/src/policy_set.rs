@@ -239,14 +239,27 @@ impl<'a> Builder<'a> {
     }
 }
 
-/// The object with the apiVersion and kind that an item of a typed list has only by its list.
+/// The object with the apiVersion and kind that an item of a typed list has only by its list, and without
+/// its null members: the API server drops them before it looks.
 fn typed(object: &Object<'_>) -> Value {
     let mut value = object.value.clone();
+    drop_nulls(&mut value);
     if let Value::Object(fields) = &mut value {
         fields.insert("apiVersion".to_owned(), object.api_version.into());
         fields.insert("kind".to_owned(), object.kind.into());
     }
     value
+}
+
+fn drop_nulls(value: &mut Value) {
+    match value {
+        Value::Object(members) => {
+            members.retain(|_, member| !member.is_null());
+            members.values_mut().for_each(drop_nulls);
+        }
+        Value::Array(items) => items.iter_mut().for_each(drop_nulls),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
 }
 
 #[cfg(test)]
@@ -311,6 +324,24 @@ kind: Deployment
         policies.sort();
         assert_eq!(policies, ["b@1", "default/c@1", "shop/a@1"]);
         assert_eq!(set.namespace_count(), 1);
+    }
+
+    #[test]
+    fn what_is_null_is_as_good_as_absent() {
+        let (set, problems) = read(
+            "apiVersion: podhardening.dev/v1alpha1
+kind: PodHardeningPolicy
+metadata: {name: a}
+spec:
+  profile: Restricted
+  podSelector: {matchExpressions: null}
+  serviceAccountNames: null
+  pod: null
+  containers: {kinds: null, writablePaths: null}
+",
+        );
+        assert_eq!(problems, [""; 0]);
+        assert_eq!(set.policy_count(), 1);
     }
 
     #[test]

@@ -283,7 +283,7 @@ mod tests {
     use Step::{Answer, Send, Stop, Wait};
 
     /// How it ends, and after how many seconds.
-    #[derive(Debug, PartialEq)]
+    #[derive(Clone, Copy, Debug, PartialEq)]
     enum Ended {
         Closed(u64),
         SlowHeader(u64),

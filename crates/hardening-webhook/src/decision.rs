@@ -2,10 +2,7 @@
 
 use std::fmt;
 
-use hardening_engine::{Field, Guard, InvalidPod, Pod, PolicySet, Unseen, plan};
-
-use crate::refusal::Refusal;
-use crate::review::Question;
+use hardening_engine::{Field, Guard, Pod, PolicySet, Unseen, plan};
 
 /// Decides what a pod gets. It is a value so that the handler around it can be held to what it promises
 /// whatever the decision does.
@@ -14,13 +11,13 @@ pub trait Decide: fmt::Debug + Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// Where nothing can be decided.
+    /// Where something that matters has not been seen yet.
     fn decide(
         &self,
         policies: &PolicySet,
         namespace: &str,
-        question: Question<'_>,
-    ) -> Result<Decision, Undecided>;
+        pod: &Pod<'_>,
+    ) -> Result<Decision, Unseen>;
 }
 
 /// What a pod gets.
@@ -40,20 +37,6 @@ pub struct Decision {
     pub withheld: Vec<Guard>,
 }
 
-/// Why nothing can be decided.
-#[derive(Debug, thiserror::Error)]
-pub enum Undecided {
-    /// Not yet, that is: something that matters has not been seen.
-    #[error("not everything that decides is known yet")]
-    Unseen(#[from] Unseen),
-    /// The pod cannot be read.
-    #[error("the pod cannot be read")]
-    Pod(#[from] InvalidPod),
-    /// The decision itself failed.
-    #[error("the decision panicked")]
-    Panic,
-}
-
 /// The decision of [`hardening_engine`].
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Engine;
@@ -66,17 +49,10 @@ impl Decide for Engine {
         &self,
         policies: &PolicySet,
         namespace: &str,
-        question: Question<'_>,
-    ) -> Result<Decision, Undecided> {
-        let pod = match question {
-            Question::NewPod { object } => Pod::from_json(object)?,
-            Question::NewEphemeralContainers { object, old_object } => {
-                Pod::with_new_ephemeral_containers(object, old_object)?
-            }
-            Question::None => return Ok(Decision::default()),
-        };
-        let matching = policies.matching(namespace, &pod)?;
-        let plan = plan(&matching, &pod);
+        pod: &Pod<'_>,
+    ) -> Result<Decision, Unseen> {
+        let matching = policies.matching(namespace, pod)?;
+        let plan = plan(&matching, pod);
         let mut patch = Vec::new();
         if !plan.is_empty() {
             patch.reserve(PATCH_CAPACITY);
@@ -94,16 +70,5 @@ impl Decide for Engine {
                 .map(|withheld| withheld.guard)
                 .collect(),
         })
-    }
-}
-
-impl Undecided {
-    /// What the API server is told.
-    pub(crate) fn into_refusal(self, waited: std::time::Duration) -> Refusal {
-        match self {
-            Self::Unseen(unseen) => Refusal::Unseen { unseen, waited },
-            Self::Pod(pod) => Refusal::Pod(pod),
-            Self::Panic => Refusal::Panic,
-        }
     }
 }

@@ -8,14 +8,15 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
-use hardening_engine::PolicySet;
+use hardening_engine::{Pod, PolicySet, Unseen};
 use tokio::time::Instant;
 
-use crate::decision::{Decide, Decision, Undecided};
+use crate::answer::Answer;
+use crate::decision::{Decide, Decision};
 use crate::metrics::{Metrics, Outcome};
 use crate::policies::Policies;
-use crate::refusal::Refused;
-use crate::review::{Answer, Question, Review};
+use crate::refusal::{Refusal, Refused};
+use crate::review::Review;
 
 /// Answers reviews.
 #[derive(Debug)]
@@ -25,6 +26,14 @@ pub struct Handler {
     metrics: Metrics,
     /// How long a review waits for what the watch has not shown yet.
     patience: Duration,
+}
+
+/// Why nothing was decided.
+enum Undecided {
+    /// Something that matters has not been seen.
+    Unseen(Unseen),
+    /// The decision panicked.
+    Panic,
 }
 
 impl Handler {
@@ -56,45 +65,59 @@ impl Handler {
     ) -> Result<(Vec<u8>, Outcome), Refused> {
         let started = Instant::now();
         let review = Review::from_json(body)?;
-        let decided = match review.question {
-            Question::None => Ok(Decision::default()),
-            Question::NewPod { .. } | Question::NewEphemeralContainers { .. } => {
-                self.decide(&review, deadline).await
-            }
+        let decided = match &review.pod {
+            Some(pod) => self.decide(&review.namespace, pod, deadline).await,
+            None => Ok(Decision::default()),
         };
         let decision = decided.map_err(|undecided| Refused {
             uid: Some(review.uid.clone().into_owned()),
-            why: undecided.into_refusal(started.elapsed()),
+            why: match undecided {
+                Undecided::Unseen(unseen) => Refusal::Unseen {
+                    unseen,
+                    waited: started.elapsed(),
+                },
+                Undecided::Panic => Refusal::Panic,
+            },
         })?;
         let answer = Answer {
             patch: &decision.patch,
             audit_annotations: &decision.audit_annotations,
             warning: decision.warning.as_deref(),
         };
-        let outcome = match review.question {
-            Question::None => Outcome::NotApplicable,
-            _ if decision.patch.is_empty() => Outcome::Unchanged,
-            _ => Outcome::Patched,
+        let outcome = match review.pod {
+            None => Outcome::NotApplicable,
+            Some(_) if decision.patch.is_empty() => Outcome::Unchanged,
+            Some(_) => Outcome::Patched,
         };
         let json = answer.to_json(&review.uid);
         self.record(&review, &decision, started);
         Ok((json, outcome))
     }
 
-    async fn decide(&self, review: &Review<'_>, deadline: Instant) -> Result<Decision, Undecided> {
-        match self.attempt(&self.policies.current(), review) {
-            Err(Undecided::Unseen(_)) => self.wait(review, deadline).await,
+    async fn decide(
+        &self,
+        namespace: &str,
+        pod: &Pod<'_>,
+        deadline: Instant,
+    ) -> Result<Decision, Undecided> {
+        match self.attempt(&self.policies.current(), namespace, pod) {
+            Err(Undecided::Unseen(_)) => self.wait(namespace, pod, deadline).await,
             decided => decided,
         }
     }
 
     /// Decides as soon as what was not known is known.
-    async fn wait(&self, review: &Review<'_>, deadline: Instant) -> Result<Decision, Undecided> {
+    async fn wait(
+        &self,
+        namespace: &str,
+        pod: &Pod<'_>,
+        deadline: Instant,
+    ) -> Result<Decision, Undecided> {
         let deadline = deadline.min(Instant::now() + self.patience);
         let mut updates = self.policies.updates();
         loop {
             let policies = Arc::clone(&updates.borrow_and_update());
-            match self.attempt(&policies, review) {
+            match self.attempt(&policies, namespace, pod) {
                 Err(Undecided::Unseen(unseen)) => {
                     let changed = tokio::time::timeout_at(deadline, updates.changed()).await;
                     if !matches!(changed, Ok(Ok(()))) {
@@ -108,12 +131,17 @@ impl Handler {
 
     /// Decides with these policies. A panic is one review's: what the decision reads it cannot change, so
     /// nothing is left half-done.
-    fn attempt(&self, policies: &PolicySet, review: &Review<'_>) -> Result<Decision, Undecided> {
-        let decide = || {
-            self.decide
-                .decide(policies, &review.namespace, review.question)
-        };
-        catch_unwind(AssertUnwindSafe(decide)).unwrap_or(Err(Undecided::Panic))
+    fn attempt(
+        &self,
+        policies: &PolicySet,
+        namespace: &str,
+        pod: &Pod<'_>,
+    ) -> Result<Decision, Undecided> {
+        let decide = || self.decide.decide(policies, namespace, pod);
+        match catch_unwind(AssertUnwindSafe(decide)) {
+            Ok(decided) => decided.map_err(Undecided::Unseen),
+            Err(_) => Err(Undecided::Panic),
+        }
     }
 
     fn record(&self, review: &Review<'_>, decision: &Decision, started: Instant) {

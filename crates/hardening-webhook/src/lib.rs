@@ -5,17 +5,19 @@
 //! build.
 //!
 //! ```text
-//! connection -> router -> body -> handler -> review (envelope) -> decision (engine) -> review (answer)
+//! connection -> router -> body -> handler -> review -> decision (engine) -> answer
 //! ```
 //!
 //! Whatever cannot be decided is an HTTP error, so that the API server's `failurePolicy` decides and its
 //! metrics show it; never a quiet "allowed", and never a denial.
 
+pub mod answer;
 pub mod decision;
 pub mod handler;
 pub mod health;
 pub mod limits;
 pub mod metrics;
+pub mod panics;
 pub mod policies;
 pub mod refusal;
 pub mod review;
@@ -27,7 +29,9 @@ mod admin;
 mod body;
 mod cert;
 mod connection;
+mod envelope;
 mod listener;
+mod log_limit;
 
 pub use admin::Admin;
 pub use cert::{InvalidCertificate, IssueError, ServingCertificate};

@@ -17,6 +17,7 @@ use tokio::time::{Instant, timeout_at};
 use crate::body::{self, Budget};
 use crate::handler::Handler;
 use crate::limits::Limits;
+use crate::log_limit::LogLimit;
 use crate::metrics::{Metrics, Outcome, Raised};
 use crate::refusal::{Refusal, Refused};
 
@@ -35,6 +36,7 @@ struct Shared {
     limits: Limits,
     bodies: Budget,
     metrics: Metrics,
+    log: LogLimit,
     /// Whether clients are asked to go elsewhere.
     draining: AtomicBool,
 }
@@ -59,6 +61,7 @@ impl Router {
                 limits,
                 bodies,
                 metrics,
+                log: LogLimit::new(),
                 draining,
             }),
         }
@@ -149,6 +152,8 @@ impl Router {
                     body_read: true,
                 }),
             Err(why) => {
+                // Nothing is kept of what is read from here on.
+                drop(share);
                 let body_read = self.read_off(&head.headers, body, deadline).await;
                 Err(Rejection {
                     refused: Refused::without_uid(why),
@@ -178,13 +183,11 @@ impl Router {
         let Refused { uid, why } = refused;
         let kind = why.kind();
         self.shared.metrics.error(kind);
-        let uid = uid.as_deref().unwrap_or_default();
-        tracing::warn!(
-            uid,
-            kind = kind.name(),
-            status = why.status().as_u16(),
-            "{why}"
-        );
+        if let Some(held_back) = self.shared.log.admit() {
+            let uid = uid.as_deref().unwrap_or_default();
+            let status = why.status().as_u16();
+            tracing::warn!(uid, kind = kind.name(), status, held_back, "{why}");
+        }
         if why.status().is_client_error() {
             Outcome::Refused
         } else {

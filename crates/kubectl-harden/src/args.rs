@@ -52,7 +52,7 @@ pub(crate) enum Command {
 pub(crate) struct RenderArgs {
     /// Manifests: a file, a folder (its .yaml, .yml and .json files), or - for standard input. May be
     /// given several times. Without it standard input is read, if it is not a terminal.
-    #[arg(short = 'f', long = "filename", value_name = "FILE", value_hint = ValueHint::AnyPath)]
+    #[arg(short = 'f', long = "filename", value_name = "FILE", num_args = 1.., value_hint = ValueHint::AnyPath)]
     pub(crate) files: Vec<PathBuf>,
 
     #[command(flatten)]
@@ -91,12 +91,15 @@ pub(crate) enum RenderFormat {
 /// For a running pod, what its annotation podhardening.dev/filled records. For manifests, what would be
 /// filled in. And for each default that a guard held back, why.
 #[derive(Debug, ClapArgs)]
-#[command(after_help = "Examples:
+#[command(
+    override_usage = "kubectl harden explain [OPTIONS] <POD | -f FILE...>",
+    after_help = "Examples:
   # Who set what on a running pod?
   kubectl harden explain web-6d4cf56db6-xk2lp -n shop
 
   # Who would set what?
-  kubectl harden explain -f app.yaml --policies policies/")]
+  kubectl harden explain -f app.yaml --policies policies/"
+)]
 pub(crate) struct ExplainArgs {
     /// The name of a running pod.
     #[arg(value_name = "POD", required_unless_present = "files", conflicts_with_all = ["files", "policies"])]
@@ -104,7 +107,7 @@ pub(crate) struct ExplainArgs {
 
     /// Manifests: a file, a folder (its .yaml, .yml and .json files), or - for standard input. May be
     /// given several times.
-    #[arg(short = 'f', long = "filename", value_name = "FILE", value_hint = ValueHint::AnyPath)]
+    #[arg(short = 'f', long = "filename", value_name = "FILE", num_args = 1.., value_hint = ValueHint::AnyPath)]
     pub(crate) files: Vec<PathBuf>,
 
     #[command(flatten)]
@@ -131,7 +134,7 @@ pub(crate) struct ExplainArgs {
 pub(crate) struct LintArgs {
     /// Policies: a file, a folder (its .yaml, .yml and .json files), or - for standard input. May be given
     /// several times. Namespace manifests among them say which labels a namespace has.
-    #[arg(short = 'f', long = "filename", value_name = "FILE", required = true, value_hint = ValueHint::AnyPath)]
+    #[arg(short = 'f', long = "filename", value_name = "FILE", num_args = 1.., required = true, value_hint = ValueHint::AnyPath)]
     pub(crate) files: Vec<PathBuf>,
 
     #[command(flatten)]

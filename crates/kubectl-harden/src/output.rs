@@ -3,6 +3,7 @@
 
 use std::fmt::Write as _;
 use std::io::{self, ErrorKind, Write};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 /// What a command has to say.
@@ -75,6 +76,15 @@ fn write(stdout: &mut impl Write, text: &str) -> io::Result<()> {
         Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error),
         Ok(()) | Err(_) => Ok(()),
     }
+}
+
+/// The paths of a command line, for messages.
+pub(crate) fn names(paths: &[PathBuf]) -> String {
+    let name = |path: &PathBuf| match path.to_str() {
+        Some("-") => "standard input".to_owned(),
+        _ => path.display().to_string(),
+    };
+    paths.iter().map(name).collect::<Vec<_>>().join(", ")
 }
 
 /// Text from manifests that goes to a terminal, without what would break the line or steer the terminal.

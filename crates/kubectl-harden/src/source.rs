@@ -15,13 +15,13 @@ use anyhow::{Context as _, anyhow, bail};
 use hardening_api::{API_VERSION, PolicyKind};
 use hardening_engine::{Field, PolicySet};
 use hardening_manifests::{Manifest, Object, Source, objects, policy_set, read};
-use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::config::{KubeConfigOptions, Kubeconfig, KubeconfigError};
 use kube::{Client, Config};
 use serde_json::Value;
 use tokio::runtime::Runtime;
 
 use crate::args::{ClusterArgs, PolicyArgs};
-use crate::output::Problems;
+use crate::output::{Problems, names};
 use crate::workload::Workload;
 
 /// How long a cluster may take to answer one question.
@@ -88,22 +88,14 @@ impl Policies {
             Self::Files { manifests, .. } => (manifests.clone(), Vec::new()),
             Self::Cluster(cluster) => cluster.manifests(workloads)?,
         };
-        let files = known.len();
         add_unknown(&mut known, input, namespace);
         let (mut set, problems) = policy_set(&known, namespace);
         let problems: Vec<String> = problems.iter().map(ToString::to_string).collect();
         match self {
             Self::Files { .. } if !problems.is_empty() => bail!(Problems(problems)),
             Self::Files { paths, .. } if set.policy_count() == 0 => {
-                let paths: Vec<String> = paths
-                    .iter()
-                    .map(|path| path.display().to_string())
-                    .collect();
                 let [namespaced, cluster] = PolicyKind::ALL.map(PolicyKind::name);
-                bail!(
-                    "{}: no {namespaced} or {cluster} among {files} objects",
-                    paths.join(", ")
-                )
+                bail!("{}: no {namespaced} or {cluster} in it", names(paths))
             }
             Self::Files { .. } => {}
             Self::Cluster(_) => {
@@ -171,7 +163,9 @@ impl Cluster {
             .enable_all()
             .build()?;
         let _entered = runtime.enter();
-        let config = runtime.block_on(config(args))?;
+        let mut config = runtime.block_on(config(args))?;
+        // Someone is waiting, and can ask again.
+        config.default_retry = false;
         let (url, namespace) = (
             config.cluster_url.to_string(),
             config.default_namespace.clone(),
@@ -337,7 +331,7 @@ impl Cluster {
         let request = http::Request::get(path).body(Vec::new())?;
         match self.within_patience(self.client.request(request)).await {
             Ok(value) => Ok(Some(value)),
-            Err(kube::Error::Api(status)) if status.is_not_found() => Ok(None),
+            Err(kube::Error::Api(status)) if status.code == 404 => Ok(None),
             Err(error) => Err(anyhow!("{}: cannot {what}: {}", self.url, reason(&error))),
         }
     }
@@ -384,8 +378,13 @@ async fn config(args: &ClusterArgs) -> anyhow::Result<Config> {
         Ok(config) => Ok(config),
         Err(error) => match Config::incluster() {
             Ok(config) if !chosen => Ok(config),
-            // The error's text has its causes in it already.
-            _ => Err(anyhow!("the kubeconfig cannot be used: {error}")),
+            _ => Err(match error {
+                KubeconfigError::ReadConfig(cause, path) => {
+                    anyhow!("{}: the kubeconfig cannot be read: {cause}", path.display())
+                }
+                // Its text has its causes in it already.
+                other => anyhow!("the kubeconfig cannot be used: {other}"),
+            }),
         },
     }
 }
@@ -395,7 +394,7 @@ fn reason(error: &kube::Error) -> String {
     if let kube::Error::Api(status) = error {
         return match status.message.is_empty() {
             true => format!("{} {}", status.code, status.reason),
-            false => status.message.clone(),
+            false => status.message.trim().to_owned(),
         };
     }
     // kube repeats causes in its texts, and the innermost one says most.

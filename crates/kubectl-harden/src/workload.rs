@@ -1,6 +1,8 @@
 //! The pods in manifests: pods themselves, and the templates that controllers make pods of.
 
-use anyhow::Context as _;
+use std::error::Error as _;
+
+use anyhow::{Context as _, anyhow};
 use hardening_engine::{Matching, Pod, PolicySet, pod_template};
 use hardening_manifests::{Manifest, Object, objects};
 use json_patch::Patch;
@@ -54,11 +56,25 @@ fn template(api_version: &str, kind: &str) -> Option<&'static str> {
 impl Workload<'_> {
     /// Its pod, as the engine sees it.
     pub(crate) fn pod(&self) -> anyhow::Result<Pod<'_>> {
-        let prefix = self.pointer.trim_start_matches('/').replace('/', ".");
-        let parsed = Pod::from_json(&self.json);
-        parsed.with_context(|| match prefix.as_str() {
-            "" => self.title(),
-            prefix => format!("{}: {prefix}", self.title()),
+        Pod::from_json(&self.json).map_err(|invalid| {
+            let prefix = self.pointer.trim_start_matches('/').replace('/', ".");
+            let path = match (prefix.as_str(), invalid.path.as_str()) {
+                (prefix, "" | ".") => prefix.to_owned(),
+                ("", path) => path.to_owned(),
+                (prefix, path) => format!("{prefix}.{path}"),
+            };
+            let cause = invalid
+                .source()
+                .map(ToString::to_string)
+                .unwrap_or_default();
+            // The line and column are those of JSON that nobody has seen.
+            let cause = cause
+                .rsplit_once(" at line ")
+                .map_or(cause.as_str(), |(cause, _)| cause);
+            anyhow!(
+                "{}: {path}: not what a pod has there: {cause}",
+                self.title()
+            )
         })
     }
 

@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hardening_engine::{Policy, PolicySet, UnknownNamespaces};
+use hardening_engine::{Pod, Policy, PolicySet, UnknownNamespaces, Unseen};
+use hardening_webhook::decision::Decision;
 use hardening_webhook::{
     BoundWebhook, Certificates, Decide, Engine, Handler, Limits, Metrics, Policies, Readiness,
     Router, ServeError, Shutdown, Webhook,
@@ -69,7 +70,7 @@ pub(crate) fn create_review() -> Value {
     serde_json::from_slice(&recorded("create-deployment-pod")).unwrap()
 }
 
-/// A decision that goes wrong for pods of one name, and is the engine's for all others.
+/// A decision that goes wrong for pods that have a label, and is the engine's for all others.
 #[derive(Debug)]
 pub(crate) struct PanicsFor(pub(crate) &'static str);
 
@@ -78,12 +79,11 @@ impl Decide for PanicsFor {
         &self,
         policies: &PolicySet,
         namespace: &str,
-        question: hardening_webhook::review::Question<'_>,
-    ) -> Result<hardening_webhook::decision::Decision, hardening_webhook::decision::Undecided> {
-        if let hardening_webhook::review::Question::NewPod { object } = question {
-            assert!(!object.contains(self.0), "a defect, for this test");
-        }
-        Engine.decide(policies, namespace, question)
+        pod: &Pod<'_>,
+    ) -> Result<Decision, Unseen> {
+        // A message that quotes the pod, as those of string functions do.
+        assert_eq!(pod.label(self.0), None, "a defect, for this test");
+        Engine.decide(policies, namespace, pod)
     }
 }
 

@@ -44,7 +44,7 @@ const SOON: Duration = Duration::from_millis(499);
 async fn it_is_answered_as_soon_as_it_is_seen() {
     let service = Service::new();
     let (answer, took) = check(&service, SOON, |policies| {
-        add_namespace(policies, "brand-new")
+        add_namespace(policies, "brand-new");
     })
     .await;
     assert!(answer.is_patched(), "{answer:?}");
@@ -69,7 +69,7 @@ async fn a_service_account_is_waited_for_too() {
         .policies
         .send_modify(|policies| hardened(Arc::make_mut(policies)));
     let (answer, took) = check(&service, SOON, |policies| {
-        policies.insert_service_account("brand-new", "default", None)
+        policies.insert_service_account("brand-new", "default", None);
     })
     .await;
     assert!(answer.is_patched(), "{answer:?}");
@@ -81,7 +81,7 @@ async fn it_is_not_waited_for_longer_than_half_a_second() {
     let service = Service::new();
     let late = Duration::from_millis(501);
     let (answer, took) = check(&service, late, |policies| {
-        add_namespace(policies, "brand-new")
+        add_namespace(policies, "brand-new");
     })
     .await;
     assert_eq!(answer.status, StatusCode::INTERNAL_SERVER_ERROR);
@@ -121,7 +121,7 @@ async fn the_wait_ends_with_the_time_for_the_whole_request() {
     };
     let service = Service::with(limits, Arc::new(Engine));
     let (answer, took) = check(&service, SOON, |policies| {
-        add_namespace(policies, "brand-new")
+        add_namespace(policies, "brand-new");
     })
     .await;
     assert_eq!(answer.status, StatusCode::INTERNAL_SERVER_ERROR);

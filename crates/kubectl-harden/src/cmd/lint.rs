@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::args::{LintArgs, ReportFormat};
 use crate::lint::{Finding, Linted, Namespaces, Severity, lint};
-use crate::output::{Report, one_line};
+use crate::output::{Report, names, one_line};
 use crate::yaml::Node;
 
 pub(crate) fn run(args: &LintArgs) -> anyhow::Result<Report> {
@@ -23,15 +23,10 @@ pub(crate) fn run(args: &LintArgs) -> anyhow::Result<Report> {
         .filter(|object| kind(object).is_some())
         .count();
     if given == 0 && problems.is_empty() {
-        let names: Vec<String> = args
-            .files
-            .iter()
-            .map(|path| path.display().to_string())
-            .collect();
         let [namespaced, cluster] = PolicyKind::ALL.map(PolicyKind::name);
         bail!(
             "{}: nothing to check: no {namespaced} or {cluster}",
-            names.join(", ")
+            names(&args.files)
         );
     }
     let mut findings: Vec<Finding> = problems.into_iter().map(refused).collect();

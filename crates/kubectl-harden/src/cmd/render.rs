@@ -34,6 +34,20 @@ pub(crate) fn run(args: &RenderArgs) -> anyhow::Result<Report> {
         stderr: known.warnings,
         ..Report::default()
     };
+    if !args.verbose && !any_policy(&found, &known.set)? {
+        match found.as_slice() {
+            [] => {}
+            [one] => report
+                .stderr
+                .push(format!("note: {}: no policy is for its pods", one.title())),
+            several => {
+                let count = several.len();
+                report.stderr.push(format!(
+                    "note: no policy is for the pods of any of the {count} workloads"
+                ));
+            }
+        }
+    }
     let mut rendered = Vec::new();
     for (file, document) in documents(&files) {
         rendered.push(render(
@@ -53,6 +67,16 @@ pub(crate) fn run(args: &RenderArgs) -> anyhow::Result<Report> {
     };
     report.coloured = args.output == RenderFormat::Diff;
     Ok(report)
+}
+
+/// Whether any of the workloads has a policy.
+fn any_policy(workloads: &[Workload<'_>], set: &PolicySet) -> anyhow::Result<bool> {
+    for workload in workloads {
+        if !workload.matching(set, &workload.pod()?)?.is_empty() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// The files to read. Helm, for one, gives a post-renderer nothing but standard input.

@@ -174,7 +174,7 @@ impl Linted {
                 .iter()
                 .any(|account| other.service_accounts.contains(account));
         share_account
-            && selector::can_all_match(&[&self.pod_selector, &other.pod_selector])
+            && selector::can_select_together(&[&self.pod_selector, &other.pod_selector])
             && self.place.can_share_a_namespace(&other.place, namespaces)
     }
 
@@ -237,29 +237,24 @@ impl Place {
 
     fn can_share_a_namespace(&self, other: &Self, namespaces: &Namespaces) -> bool {
         match (self, other) {
-            (Self::Namespace(one), Self::Namespace(other)) => one == other,
-            (
-                Self::Namespace(name),
-                Self::Cluster {
-                    namespaces: selector,
-                    ..
-                },
-            )
-            | (
-                Self::Cluster {
-                    namespaces: selector,
-                    ..
-                },
-                Self::Namespace(name),
-            ) => selector::can_match_namespace(selector, name, namespaces.get(name)),
+            (Self::Namespace(name), _) | (_, Self::Namespace(name)) => {
+                let can_be_for = |place: &Self| match place {
+                    Self::Namespace(own) => own == name,
+                    Self::Cluster {
+                        namespaces: selector,
+                        ..
+                    } => selector::can_select_namespace(selector, name, namespaces.get(name)),
+                };
+                can_be_for(self) && can_be_for(other)
+            }
             (
                 Self::Cluster {
                     namespaces: one, ..
                 },
                 Self::Cluster {
-                    namespaces: other, ..
+                    namespaces: two, ..
                 },
-            ) => selector::can_all_match(&[one, other]),
+            ) => selector::can_select_the_same_namespace(one, two, namespaces),
         }
     }
 }

@@ -4,11 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, LabelSelectorRequirement};
 
+use super::Namespaces;
+
 /// The label that every namespace has.
 const NAME_LABEL: &str = "kubernetes.io/metadata.name";
 
 /// Whether there can be labels that all selectors select.
-pub(super) fn can_all_match(selectors: &[&LabelSelector]) -> bool {
+pub(super) fn can_select_together(selectors: &[&LabelSelector]) -> bool {
     let mut constraints: BTreeMap<&str, Constraint<'_>> = BTreeMap::new();
     for selector in selectors {
         for (key, value) in selector.match_labels.iter().flatten() {
@@ -39,7 +41,7 @@ pub(super) fn can_all_match(selectors: &[&LabelSelector]) -> bool {
 }
 
 /// Whether a selector can select a namespace: by its labels where they are known, else by its name.
-pub(super) fn can_match_namespace(
+pub(super) fn can_select_namespace(
     selector: &LabelSelector,
     name: &str,
     labels: Option<&BTreeMap<String, String>>,
@@ -75,7 +77,29 @@ pub(super) fn can_match_namespace(
             });
         known.match_expressions = Some(absent.collect());
     }
-    can_all_match(&[selector, &known])
+    can_select_together(&[selector, &known])
+}
+
+/// Whether two selectors can select the same namespace: one of those that are known, or another.
+pub(super) fn can_select_the_same_namespace(
+    one: &LabelSelector,
+    two: &LabelSelector,
+    known: &Namespaces,
+) -> bool {
+    let mut known_ones = known.iter();
+    let other = LabelSelectorRequirement {
+        key: NAME_LABEL.to_owned(),
+        operator: "NotIn".to_owned(),
+        values: Some(known.keys().cloned().collect()),
+    };
+    let other = LabelSelector {
+        match_labels: None,
+        match_expressions: Some(vec![other]),
+    };
+    known_ones.any(|(name, labels)| {
+        let selects = |selector| can_select_namespace(selector, name, Some(labels));
+        selects(one) && selects(two)
+    }) || can_select_together(&[one, two, &other])
 }
 
 /// What a label must be.
@@ -153,10 +177,12 @@ mod tests {
         ];
         for (a, b, expected) in cases {
             let (left, right) = (selector(a), selector(b));
-            assert_eq!(can_all_match(&[&left, &right]), *expected, "{a} {b}");
-            assert_eq!(can_all_match(&[&right, &left]), *expected, "{b} {a}");
+            assert_eq!(can_select_together(&[&left, &right]), *expected, "{a} {b}");
+            assert_eq!(can_select_together(&[&right, &left]), *expected, "{b} {a}");
         }
-        assert!(!can_all_match(&[&selector(&requirement("Weird", "null"))]));
+        assert!(!can_select_together(&[&selector(&requirement(
+            "Weird", "null"
+        ))]));
     }
 
     #[test]
@@ -176,14 +202,43 @@ mod tests {
         for (text, with_labels, without) in cases {
             let selector = selector(text);
             assert_eq!(
-                can_match_namespace(&selector, "shop", Some(&known)),
+                can_select_namespace(&selector, "shop", Some(&known)),
                 *with_labels,
                 "{text}"
             );
             assert_eq!(
-                can_match_namespace(&selector, "shop", None),
+                can_select_namespace(&selector, "shop", None),
                 *without,
                 "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn two_selectors_meet_in_a_namespace_that_is_known_or_in_any_other() {
+        let by_name = r#"{"matchLabels": {"kubernetes.io/metadata.name": "shop"}}"#;
+        let [bank, shop] =
+            ["bank", "shop"].map(|team| format!(r#"{{"matchLabels": {{"team": "{team}"}}}}"#));
+        let labels = [("team".to_owned(), "shop".to_owned())].into();
+        let known: Namespaces = [("shop".to_owned(), labels)].into();
+        let cases: &[(&str, &str, bool, bool)] = &[
+            ("{}", "{}", true, true),
+            (by_name, &shop, true, true),
+            (by_name, &bank, false, true),
+            (&bank, "{}", true, true),
+            (&bank, &shop, false, false),
+        ];
+        for (a, b, with_known, without) in cases {
+            let (one, two) = (selector(a), selector(b));
+            assert_eq!(
+                can_select_the_same_namespace(&one, &two, &known),
+                *with_known,
+                "{a} {b}"
+            );
+            assert_eq!(
+                can_select_the_same_namespace(&one, &two, &Namespaces::new()),
+                *without,
+                "{a} {b}"
             );
         }
     }

@@ -248,9 +248,11 @@ impl Editor<'_> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
     use serde_json::json;
 
     use super::*;
+    use crate::yaml::authors::written;
 
     /// Adds values as a JSON Patch would, and compares the text.
     #[track_caller]
@@ -404,5 +406,18 @@ mod tests {
         assert_eq!(edit(json!({"a": 2, "b": [1, 2]})), None);
         assert_eq!(edit(json!({"a": 1, "b": [1]})), None);
         assert_eq!(edit(json!([])), None);
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_an_author_wrote_stays(written in written()) {
+            prop_assert!(says(&written.text, &written.before), "{}", written.text);
+            let edited = edit(&written.text, &written.before, &written.after);
+            prop_assert!(edited.is_some(), "{}\n{}", written.text, written.after);
+            let edited = edited.unwrap();
+            prop_assert!(says(&edited, &written.after));
+            prop_assert_eq!(edited.matches("# comment").count(), written.comments);
+            prop_assert_eq!(edited.matches("\r\n").count() > 0, written.text.contains("\r\n"));
+        }
     }
 }

@@ -1,6 +1,8 @@
 //! YAML in and out, true to what its author wrote. What the text *means* is `hardening-manifests`'
 //! business.
 
+#[cfg(test)]
+pub(crate) mod authors;
 mod edit;
 mod tree;
 mod write;

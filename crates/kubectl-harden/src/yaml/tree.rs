@@ -64,7 +64,7 @@ impl Node {
     /// any manifest.
     pub(crate) fn parse(text: &str) -> Option<Self> {
         let events = Events(Parser::new_from_str(text)).peekable();
-        Builder { text, events }.node(0)
+        Builder { text, events }.node(0, 0)
     }
 
     /// The last entry of that name, which is the one that counts.
@@ -184,7 +184,8 @@ impl Builder<'_> {
         self.events.next()?.ok()
     }
 
-    fn node(&mut self, depth: usize) -> Option<Node> {
+    /// `outer` is the column of the mapping that the node is a value in.
+    fn node(&mut self, depth: usize, outer: usize) -> Option<Node> {
         if depth > MAX_DEPTH {
             return None;
         }
@@ -202,7 +203,7 @@ impl Builder<'_> {
                 column: 0,
             }),
             Event::MappingStart(style, ..) => self.map(style, span, depth),
-            Event::SequenceStart(style, ..) => self.list(style, span, depth),
+            Event::SequenceStart(style, ..) => self.list(style, span, depth, outer),
             _ => None,
         }
     }
@@ -218,9 +219,9 @@ impl Builder<'_> {
             };
             let (key, key_bytes) = (key.into_owned(), span.byte_range()?);
             if entries.is_empty() {
-                column = span.start.col();
+                column = span.indent.unwrap_or(span.start.col());
             }
-            let value = self.node(depth + 1)?;
+            let value = self.node(depth + 1, column)?;
             // A value that is left out is reported somewhere behind its key.
             bytes.end = match value.bytes.is_empty() {
                 true => self.after_colon(key_bytes.end),
@@ -243,12 +244,17 @@ impl Builder<'_> {
         })
     }
 
-    fn list(&mut self, style: StructureStyle, start: Span, depth: usize) -> Option<Node> {
+    fn list(
+        &mut self,
+        style: StructureStyle,
+        start: Span,
+        depth: usize,
+        outer: usize,
+    ) -> Option<Node> {
         let mut bytes = start.byte_range()?;
-        let column = self.dash_column(start)?;
-        let mut items = Vec::new();
+        let mut items: Vec<Node> = Vec::new();
         while !matches!(self.events.peek()?, Ok((Event::SequenceEnd, _))) {
-            let item = self.node(depth + 1)?;
+            let item = self.node(depth + 1, outer)?;
             bytes.end = item.bytes.end;
             items.push(item);
         }
@@ -256,22 +262,15 @@ impl Builder<'_> {
         if style == StructureStyle::Flow {
             bytes.end = end.byte_range()?.end;
         }
+        // A sequence is said to begin at its first dash or, where the dashes are not indented, behind it.
+        let first = items.first().map(|item| item.bytes.start);
+        let at_dash = self.text.get(bytes.start..)?.starts_with('-') && first != Some(bytes.start);
+        let column = if at_dash { start.start.col() } else { outer };
         Some(Node {
             kind: Kind::List { style, items },
             bytes,
             column,
         })
-    }
-
-    /// A sequence is said to begin at its first dash or, where the dashes are not indented, behind it.
-    fn dash_column(&self, start: Span) -> Option<usize> {
-        let at = start.byte_range()?.start;
-        let before = self.text.get(..at)?;
-        if self.text.get(at..)?.starts_with('-') {
-            return Some(start.start.col());
-        }
-        let dash = before.trim_end_matches([' ', '\t']).len().checked_sub(1)?;
-        Some(start.start.col().saturating_sub(at - dash))
     }
 
     /// Behind the colon that follows a key, or where the key ends if none does (in `{a, b}`).
@@ -297,12 +296,13 @@ impl Builder<'_> {
         let Some(text) = self.text.get(bytes.clone()) else {
             return bytes;
         };
+        // Behind the last line's end there may be the next line's indentation.
+        let lines = text.trim_end_matches(' ');
         let end = match value.ends_with("\n\n") {
-            true => text
-                .strip_suffix('\n')
-                .map_or(text, |text| text.strip_suffix('\r').unwrap_or(text)),
-            false => text.trim_end_matches(['\r', '\n']),
+            true => lines.strip_suffix('\n').unwrap_or(lines),
+            false => lines.trim_end_matches(['\r', '\n', ' ']),
         };
+        let end = end.strip_suffix('\r').unwrap_or(end);
         bytes.start..bytes.start + end.len()
     }
 }

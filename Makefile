@@ -1,0 +1,47 @@
+# What can be done with this repository. `make` alone lists it.
+
+.DEFAULT_GOAL := help
+.PHONY: help tools build demo playground fmt fmt-check lint layers test generate check-generated doc
+
+help: ## list what there is
+	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+tools: # say at once what is missing
+	@hack/check-tools
+
+build: tools ## build the programs, optimised, into target/release
+	cargo build --release --package hardening-controller --package kubectl-harden
+
+demo: tools ## show what the product does, on a control plane that is started for it
+	@hack/demo demo
+
+playground: tools ## the same set-up to try things on, until Ctrl-C
+	@hack/demo playground
+
+test: tools ## everything that can fail: lints, unit, property, example and API-server tests, the demo
+	@hack/test
+
+lint: fmt-check layers ## formatting, clippy, and who may depend on whom
+	cargo clippy --workspace --all-targets -- --deny warnings
+
+fmt: ## format the code
+	cargo fmt --all
+
+fmt-check:
+	cargo fmt --all --check
+
+layers: ## each crate compiles alone, and depends only on what is below it
+	@hack/check-alone
+	cargo test --quiet --package hardening-tests --test fast -- layers::
+
+generate: ## write crds/, docs/reference/ and what tests expect, after a change that is meant
+	UPDATE_EXPECT=1 cargo test --quiet --package hardening-controller --test program -- crds::
+	UPDATE_EXPECT=1 cargo test --quiet --package hardening-tests --test fast
+	UPDATE_EXPECT=1 cargo test --quiet --package hardening-engine --test golden
+
+check-generated: ## whether what `make generate` writes is up to date
+	cargo test --quiet --package hardening-controller --test program -- crds::
+	cargo test --quiet --package hardening-tests --test fast -- reference:: examples::
+
+doc: ## the crates' own documentation, warnings denied
+	RUSTDOCFLAGS="--deny warnings" cargo doc --workspace --no-deps --document-private-items

@@ -1,0 +1,64 @@
+//! The controller of Pod Hardening for Kubernetes: arguments, wiring and signals.
+//!
+//! What it wires: [`hardening_index`] (or files) publishes policy sets over a channel, and
+//! [`hardening_webhook`] answers reviews from the latest one. The two know nothing of each other.
+//!
+//! What else runs beside them: readiness follows the watches, and where the API server reaches the webhook
+//! by a URL, the program registers itself. Later there will be what must be done once for all replicas:
+//! status, certificates in a Secret; each a task like the others, in [`run`](mod@run).
+
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use clap::Parser as _;
+
+mod args;
+mod crds;
+mod error;
+mod kubernetes;
+mod log;
+mod policy_files;
+mod registration;
+mod run;
+mod serve;
+mod supervise;
+mod webhook;
+
+use args::{Args, Command};
+
+/// Runs the program with the arguments and the environment of the process.
+///
+/// Exit codes: 0 where it did what it was asked to, 1 where it could not, 2 where it was asked wrongly.
+#[must_use]
+pub fn main() -> ExitCode {
+    let args = Args::parse();
+    let result = match args.command {
+        Command::Run(args) => args.check().and_then(|()| {
+            log::init(&args.log);
+            block_on(args.server.worker_threads, run::run(*args))
+        }),
+        Command::Serve(args) => args.check().and_then(|()| {
+            log::init(&args.log);
+            block_on(args.server.worker_threads, serve::serve(*args))
+        }),
+        Command::Crds => crds::print(),
+        Command::Completions { shell } => args::print_completions(shell),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => error::report(&error),
+    }
+}
+
+/// Runs the future on few threads: reviews take microseconds, and each thread costs memory.
+fn block_on(
+    worker_threads: usize,
+    future: impl Future<Output = anyhow::Result<()>>,
+) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(worker_threads)
+        .enable_all()
+        .build()
+        .context("start the runtime's threads")?;
+    runtime.block_on(future)
+}

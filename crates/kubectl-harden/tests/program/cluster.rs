@@ -1,0 +1,434 @@
+//! What is asked of a cluster, and what comes of the answers. The API server is a few lines here; that a
+//! real one answers so is the cluster tests' business.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::{TcpListener, TcpStream};
+use std::sync::{Arc, Mutex};
+use std::thread::{self, JoinHandle};
+
+use assert_cmd::Command;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+const POLICIES: &str = "/apis/podhardening.dev/v1alpha1/clusterpodhardeningpolicies";
+const OWN_POLICIES: &str = "/apis/podhardening.dev/v1alpha1/namespaces/shop/podhardeningpolicies";
+const NAMESPACE: &str = "/api/v1/namespaces/shop";
+const ACCOUNT: &str = "/api/v1/namespaces/shop/serviceaccounts/default";
+const RUNTIME_CLASSES: &str = "/apis/node.k8s.io/v1/runtimeclasses";
+const POD: &str = "/api/v1/namespaces/shop/pods/web";
+
+const MANIFEST: &str =
+    "apiVersion: v1\nkind: Pod\nmetadata:\n  name: web\nspec:\n  containers:\n  - name: app\n";
+
+/// An API server that has an answer for some paths, and remembers what it was asked.
+struct Cluster {
+    folder: TempDir,
+    address: String,
+    asked: Arc<Mutex<Vec<String>>>,
+    serving: Option<JoinHandle<()>>,
+}
+
+impl Cluster {
+    fn new(answers: &[(&str, u16, Value)]) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let answers: BTreeMap<String, (u16, Value)> = answers
+            .iter()
+            .map(|(path, code, body)| ((*path).to_owned(), (*code, body.clone())))
+            .collect();
+        let asked = Arc::new(Mutex::new(Vec::new()));
+        let remembered = Arc::clone(&asked);
+        let serving = thread::spawn(move || {
+            for stream in listener.incoming() {
+                let path = answer(stream.unwrap(), &answers);
+                if path == END {
+                    break;
+                }
+                remembered.lock().unwrap().push(path);
+            }
+        });
+        let folder = tempfile::tempdir().unwrap();
+        let kubeconfig = json!({
+            "apiVersion": "v1",
+            "kind": "Config",
+            "current-context": "here",
+            "contexts": [{"name": "here", "context": {"cluster": "here", "user": "me", "namespace": "shop"}}],
+            "clusters": [{"name": "here", "cluster": {"server": format!("http://{address}")}}],
+            "users": [{"name": "me", "user": {}}],
+        });
+        fs::write(folder.path().join("config"), kubeconfig.to_string()).unwrap();
+        fs::write(folder.path().join("web.yaml"), MANIFEST).unwrap();
+        Self {
+            folder,
+            address,
+            asked,
+            serving: Some(serving),
+        }
+    }
+
+    /// Runs a command: what it prints on standard output and on standard error, and its exit code. The
+    /// server's address, which is another each time, reads CLUSTER.
+    fn run(&self, command: &str) -> (String, String, Option<i32>) {
+        let output = Command::cargo_bin("kubectl-harden")
+            .unwrap()
+            .current_dir(self.folder.path())
+            .env("KUBECONFIG", "config")
+            .args(command.split(' '))
+            .output()
+            .unwrap();
+        let text = |bytes: Vec<u8>| {
+            String::from_utf8(bytes)
+                .unwrap()
+                .replace(&format!("http://{}/", self.address), "CLUSTER")
+        };
+        (
+            text(output.stdout),
+            text(output.stderr),
+            output.status.code(),
+        )
+    }
+
+    fn asked(&self) -> Vec<String> {
+        self.asked.lock().unwrap().clone()
+    }
+
+    /// Stops answering.
+    fn stop(&mut self) {
+        if let Some(serving) = self.serving.take() {
+            let mut stream = TcpStream::connect(&self.address).unwrap();
+            stream
+                .write_all(format!("GET {END} HTTP/1.1\r\n\r\n").as_bytes())
+                .unwrap();
+            serving.join().unwrap();
+        }
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+const END: &str = "/end";
+
+/// Answers the one request of a connection, and says for which path it was.
+fn answer(stream: TcpStream, answers: &BTreeMap<String, (u16, Value)>) -> String {
+    let mut reader = BufReader::new(stream);
+    let mut line = String::new();
+    reader.read_line(&mut line).unwrap();
+    let path = line.split(' ').nth(1).unwrap().to_owned();
+    let mut header = String::new();
+    while reader.read_line(&mut header).unwrap() > 2 {
+        header.clear();
+    }
+    let missing = (
+        404,
+        status(
+            404,
+            "NotFound",
+            "the server could not find the requested resource",
+        ),
+    );
+    let (code, body) = answers.get(&path).unwrap_or(&missing);
+    let body = body
+        .as_str()
+        .map_or_else(|| body.to_string(), str::to_owned);
+    let head = format!(
+        "HTTP/1.1 {code} Said\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
+        body.len()
+    );
+    reader
+        .get_mut()
+        .write_all(format!("{head}{body}").as_bytes())
+        .unwrap();
+    path
+}
+
+fn status(code: u16, reason: &str, message: &str) -> Value {
+    json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code, "reason": reason, "message": message})
+}
+
+fn list(kind: &str, items: &[Value]) -> Value {
+    let api_version = if kind == "RuntimeClassList" {
+        "node.k8s.io/v1"
+    } else {
+        "podhardening.dev/v1alpha1"
+    };
+    json!({"kind": kind, "apiVersion": api_version, "metadata": {"resourceVersion": "7"}, "items": items})
+}
+
+fn cluster_policies(items: &[Value]) -> (&'static str, u16, Value) {
+    (POLICIES, 200, list("ClusterPodHardeningPolicyList", items))
+}
+
+fn own_policies(items: &[Value]) -> (&'static str, u16, Value) {
+    (OWN_POLICIES, 200, list("PodHardeningPolicyList", items))
+}
+
+fn namespace() -> (&'static str, u16, Value) {
+    (
+        NAMESPACE,
+        200,
+        json!({"kind": "Namespace", "apiVersion": "v1", "metadata": {"name": "shop", "labels": {"tier": "web"}}}),
+    )
+}
+
+fn policy(spec: &Value) -> Value {
+    json!({"metadata": {"name": "p", "namespace": "shop", "generation": 4, "managedFields": [{}]}, "spec": spec, "status": {"conditions": []}})
+}
+
+fn cluster_policy(spec: &Value) -> Value {
+    json!({"metadata": {"name": "c", "generation": 9}, "spec": spec})
+}
+
+fn filled(policy: &str, field: &str) -> String {
+    format!("podhardening.dev/filled: '{{\"{policy}\":[\"{field}\"]}}'")
+}
+
+#[test]
+fn the_clusters_policies_are_in_force() {
+    let cluster = Cluster::new(&[
+        cluster_policies(&[cluster_policy(
+            &json!({"namespaceSelector": {"matchLabels": {"tier": "web"}}, "pod": {"hostUsers": false}}),
+        )]),
+        own_policies(&[policy(
+            &json!({"mode": "Audit", "pod": {"shareProcessNamespace": false}}),
+        )]),
+        namespace(),
+    ]);
+    let (stdout, stderr, code) = cluster.run("render -f web.yaml");
+    let annotation = filled("c@9", "spec.hostUsers");
+    let expected = MANIFEST.replace(
+        "  name: web\n",
+        &format!("  name: web\n  annotations:\n    {annotation}\n"),
+    ) + "  hostUsers: false\n";
+    assert_eq!(stdout, expected);
+    assert_eq!(
+        stderr,
+        "note: web.yaml: Pod shop/web: shop/p@4, in mode Audit, would fill in spec.shareProcessNamespace: false\n"
+    );
+    assert_eq!(code, Some(0));
+    assert_eq!(cluster.asked(), [POLICIES, OWN_POLICIES, NAMESPACE]);
+}
+
+#[test]
+fn service_accounts_and_runtime_classes_are_asked_for_where_a_policy_needs_them() {
+    let cluster = Cluster::new(&[
+        cluster_policies(&[]),
+        own_policies(&[policy(
+            &json!({"pod": {"automountServiceAccountToken": false, "runtimeClassName": "gvisor"}}),
+        )]),
+        namespace(),
+        (
+            ACCOUNT,
+            200,
+            json!({"kind": "ServiceAccount", "apiVersion": "v1", "metadata": {"name": "default", "namespace": "shop"}, "automountServiceAccountToken": true}),
+        ),
+        (
+            RUNTIME_CLASSES,
+            200,
+            list(
+                "RuntimeClassList",
+                &[json!({"metadata": {"name": "kata"}, "handler": "kata"})],
+            ),
+        ),
+    ]);
+    let (stdout, stderr, code) = cluster.run("render -f web.yaml -o diff");
+    assert_eq!((stdout.as_str(), code), ("", Some(0)));
+    let guards = ["(runtime-class)", "(service-account)"];
+    assert_eq!(stderr.lines().count(), 2, "{stderr}");
+    for (line, guard) in stderr.lines().zip(guards) {
+        assert!(line.contains(guard), "{line}");
+    }
+    assert_eq!(
+        cluster.asked(),
+        [POLICIES, OWN_POLICIES, NAMESPACE, ACCOUNT, RUNTIME_CLASSES]
+    );
+}
+
+#[test]
+fn a_broken_policy_is_told_of_and_harms_no_other() {
+    let cluster = Cluster::new(&[
+        cluster_policies(&[cluster_policy(&json!({"pod": {"hostUsers": "no"}}))]),
+        own_policies(&[policy(&json!({"pod": {"hostUsers": false}}))]),
+        namespace(),
+    ]);
+    let (stdout, stderr, code) = cluster.run("render -f web.yaml");
+    assert!(stdout.contains("hostUsers: false"), "{stdout}");
+    assert_eq!(
+        stderr,
+        "warning: CLUSTER: ClusterPodHardeningPolicy c: spec.pod.hostUsers: must be of type boolean, not string\n"
+    );
+    assert_eq!(code, Some(0));
+}
+
+#[test]
+fn a_namespace_that_is_still_to_be_made_has_its_name_as_a_label() {
+    let selector = json!({"matchLabels": {"kubernetes.io/metadata.name": "shop"}});
+    let cluster = Cluster::new(&[
+        cluster_policies(&[cluster_policy(
+            &json!({"namespaceSelector": selector, "pod": {"hostUsers": false}}),
+        )]),
+        own_policies(&[]),
+    ]);
+    let (stdout, stderr, code) = cluster.run("render -f web.yaml");
+    assert!(stdout.contains("hostUsers: false"), "{stdout}");
+    assert!(
+        stderr.starts_with("warning: CLUSTER: there is no namespace shop yet: "),
+        "{stderr}"
+    );
+    assert_eq!(code, Some(0));
+}
+
+#[test]
+fn what_the_cluster_denies_or_lacks_is_named() {
+    let forbidden = status(
+        403,
+        "Forbidden",
+        "clusterpodhardeningpolicies.podhardening.dev is forbidden: User \"me\" cannot list it",
+    );
+    let cases: &[(&str, u16, Value, &str)] = &[
+        (
+            POLICIES,
+            403,
+            forbidden,
+            "cannot list ClusterPodHardeningPolicy objects: clusterpodhardeningpolicies.podhardening.dev is forbidden: User \"me\" cannot list it",
+        ),
+        (
+            POLICIES,
+            404,
+            json!("404 page not found"),
+            "the custom resource ClusterPodHardeningPolicy is not installed in this cluster",
+        ),
+        (
+            OWN_POLICIES,
+            403,
+            status(403, "Forbidden", "no"),
+            "cannot list PodHardeningPolicy objects in namespace shop: no",
+        ),
+        (
+            NAMESPACE,
+            403,
+            status(403, "Forbidden", "no"),
+            "cannot get namespace shop: no",
+        ),
+        (
+            NAMESPACE,
+            503,
+            json!("<html>"),
+            "cannot get namespace shop: ",
+        ),
+        (
+            NAMESPACE,
+            200,
+            json!("<html>"),
+            "cannot get namespace shop: ",
+        ),
+    ];
+    for (path, code, body, message) in cases {
+        let mut answers = vec![cluster_policies(&[]), own_policies(&[]), namespace()];
+        answers.push((path, *code, body.clone()));
+        let (stdout, stderr, exit) = Cluster::new(&answers).run("render -f web.yaml");
+        assert!(
+            stderr.starts_with(&format!("error: CLUSTER: {message}")),
+            "{stderr}"
+        );
+        assert_eq!(
+            (stdout.as_str(), stderr.lines().count(), exit),
+            ("", 1, Some(1)),
+            "{stderr}"
+        );
+    }
+}
+
+#[test]
+fn a_cluster_that_is_not_there_is_an_error_of_one_line() {
+    let mut cluster = Cluster::new(&[]);
+    cluster.stop();
+    let (stdout, stderr, code) = cluster.run("render -f web.yaml");
+    assert!(
+        stderr.starts_with("error: CLUSTER: cannot list ClusterPodHardeningPolicy objects: "),
+        "{stderr}"
+    );
+    assert!(stderr.contains("refused"), "{stderr}");
+    assert_eq!(
+        (stdout.as_str(), stderr.lines().count(), code),
+        ("", 1, Some(1))
+    );
+}
+
+#[test]
+fn a_context_that_is_not_there_is_an_error_of_one_line() {
+    let (stdout, stderr, code) = Cluster::new(&[]).run("explain web --context elsewhere");
+    assert!(
+        stderr.starts_with("error: the kubeconfig cannot be used: ")
+            && stderr.contains("elsewhere"),
+        "{stderr}"
+    );
+    assert_eq!(
+        (stdout.as_str(), stderr.lines().count(), code),
+        ("", 1, Some(1))
+    );
+}
+
+#[test]
+fn a_running_pod_is_explained_by_what_is_recorded_on_it() {
+    let record = json!({"shop/p@4": ["spec.securityContext.runAsUser"]}).to_string();
+    let pod = json!({
+        "kind": "Pod", "apiVersion": "v1",
+        "metadata": {"name": "web", "namespace": "shop", "annotations": {"podhardening.dev/filled": record}},
+        "spec": {
+            "securityContext": {"runAsUser": 10001},
+            "containers": [{"name": "app", "securityContext": {"privileged": false}}],
+        },
+    });
+    let cluster = Cluster::new(&[(POD, 200, pod)]);
+    for name in ["web", "pod/web"] {
+        let (stdout, stderr, code) = cluster.run(&format!("explain {name}"));
+        let line = |field: &str| {
+            let of_field = stdout
+                .lines()
+                .filter(|line| line.split_whitespace().next() == Some(field));
+            of_field
+                .map(|line| {
+                    line.split_whitespace()
+                        .skip(1)
+                        .collect::<Vec<_>>()
+                        .join(" ")
+                })
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(
+            line("securityContext.runAsUser"),
+            ["10001 shop/p@4", "10001 the pod"]
+        );
+        assert_eq!(line("securityContext.privileged"), ["false author"]);
+        assert_eq!(line("hostUsers"), ["- nobody; Kubernetes' default: true"]);
+        assert!(stdout.starts_with("Pod shop/web (CLUSTER)\n"), "{stdout}");
+        assert_eq!((stderr.as_str(), code), ("", Some(0)));
+    }
+    assert_eq!(cluster.asked(), [POD, POD]);
+}
+
+#[test]
+fn a_pod_that_is_not_there_is_an_error() {
+    let cluster = Cluster::new(&[]);
+    for (command, message) in [
+        ("explain web", "there is no pod shop/web"),
+        ("explain web -n bank", "there is no pod bank/web"),
+        (
+            "explain ../secrets/web",
+            "\"../secrets/web\" is no name of a Kubernetes object",
+        ),
+    ] {
+        let (stdout, stderr, code) = cluster.run(command);
+        assert_eq!(
+            (stdout.as_str(), stderr, code),
+            ("", format!("error: {message}\n"), Some(1))
+        );
+    }
+    assert_eq!(cluster.asked(), [POD, "/api/v1/namespaces/bank/pods/web"]);
+}

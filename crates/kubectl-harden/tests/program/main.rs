@@ -1,0 +1,8 @@
+//! The program from outside.
+
+#[cfg(test)]
+mod cli;
+#[cfg(test)]
+mod cluster;
+#[cfg(test)]
+mod streams;

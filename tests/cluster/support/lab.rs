@@ -1,0 +1,114 @@
+//! A cluster for generated cases: namespaces, service accounts and runtime classes that pods and policies
+//! speak of, a webhook whose policies change from round to round, and two users: one for whom the webhook is
+//! asked, and one for whom it is not.
+
+use hardening_engine::PolicySet;
+use serde_json::{Map, Value, json};
+
+use super::api::{Api, namespace};
+use super::generate::policy::NAMESPACES;
+use super::policies;
+use super::webhook::{Asked, RunningWebhook};
+
+/// What a service account says about its token.
+const SERVICE_ACCOUNTS: [(&str, Option<bool>); 3] = [
+    ("default", None),
+    ("mounts-token", Some(true)),
+    ("no-token", Some(false)),
+];
+
+/// A runtime class, and the node labels that it asks for.
+const RUNTIME_CLASSES: [(&str, &[(&str, &str)]); 2] =
+    [("sandboxed", &[]), ("on-gpu-nodes", &[("hardware", "gpu")])];
+
+pub(crate) struct Lab {
+    pub(crate) admin: Api,
+    pub(crate) with_us: Api,
+    pub(crate) without_us: Api,
+    webhook: RunningWebhook,
+}
+
+impl Lab {
+    /// Prepares the cluster; each lab has a webhook of its own, which is told by its user.
+    pub(crate) async fn open(user: &'static str) -> Self {
+        let admin = Api::admin().await;
+        for (name, labels) in NAMESPACES {
+            let labels: Map<String, Value> = labels
+                .iter()
+                .map(|(key, value)| ((*key).to_owned(), (*value).into()))
+                .collect();
+            namespace(&admin, name, &labels.into()).await;
+            for (account, automount) in &SERVICE_ACCOUNTS[1..] {
+                let object = json!({
+                    "apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": account},
+                    "automountServiceAccountToken": automount,
+                });
+                let path = format!("/api/v1/namespaces/{name}/serviceaccounts");
+                admin.ensure(&path, &object).await;
+            }
+        }
+        for (name, node_labels) in RUNTIME_CLASSES {
+            let mut class = json!({
+                "apiVersion": "node.k8s.io/v1", "kind": "RuntimeClass", "metadata": {"name": name},
+                "handler": "sandbox",
+            });
+            if !node_labels.is_empty() {
+                class["scheduling"] = json!({
+                    "nodeSelector": policies::labels(node_labels),
+                    "tolerations": [{"key": "gpu", "operator": "Exists"}],
+                });
+                class["overhead"] = json!({"podFixed": {"memory": "64Mi"}});
+            }
+            let path = "/apis/node.k8s.io/v1/runtimeclasses";
+            admin.ensure(path, &class).await;
+        }
+        let webhook = RunningWebhook::start(
+            &admin,
+            user,
+            Asked::ForUser(user),
+            policy_set(&[json!({
+                "apiVersion": hardening_api::API_VERSION, "kind": "ClusterPodHardeningPolicy",
+                "metadata": {"name": "first"}, "spec": {"profile": "Restricted"},
+            })]),
+        )
+        .await;
+        let with_us = Api::administrator(user).await;
+        webhook.until_asked(&with_us, NAMESPACES[0].0).await;
+        Self {
+            without_us: Api::administrator("nobody-asked").await,
+            admin,
+            with_us,
+            webhook,
+        }
+    }
+
+    /// Puts these policies in force, and no others.
+    pub(crate) fn put_in_force(&self, policies: &[Value]) {
+        self.webhook.put_in_force(policy_set(policies));
+    }
+
+    pub(crate) async fn close(self) {
+        self.webhook.stop(&self.admin).await;
+    }
+}
+
+/// These policies, and all that is known of the lab's cluster.
+pub(crate) fn policy_set(policies: &[Value]) -> PolicySet {
+    let mut set = policies::of_cluster();
+    for (name, labels) in NAMESPACES {
+        set.insert_namespace(name, &policies::labels(labels));
+        for (account, automount) in SERVICE_ACCOUNTS {
+            set.insert_service_account(name, account, automount);
+        }
+    }
+    for (name, node_labels) in RUNTIME_CLASSES {
+        set.insert_runtime_class(name, &policies::labels(node_labels));
+    }
+    policies::insert(&mut set, policies);
+    set
+}
+
+/// The policies of a case.
+pub(crate) fn policies_of(case: &Value) -> &[Value] {
+    case["policies"].as_array().map_or(&[], Vec::as_slice)
+}
