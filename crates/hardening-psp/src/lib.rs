@@ -4,6 +4,7 @@
 //! - [`Policy::mutate`] and [`Policy::validate`] do to a pod what Kubernetes 1.24 did. Tests hold both against
 //!   1.24's own code, on generated policies and pods.
 //! - [`convert()`] makes hardening policies of a PSP's defaults, and notes of what they cannot say.
+//! - [`grants()`] works out who could use which PSP.
 //! - [`modernise`] turns what 1.24 wrote as annotations into the fields that replaced them.
 //!
 //! No I/O, no clock, no logging, nothing asynchronous.
@@ -19,6 +20,7 @@ pub mod note;
 mod pod;
 mod policy;
 pub mod psp;
+pub mod rbac;
 mod remarks;
 mod seccomp;
 mod validate;
@@ -30,4 +32,5 @@ pub use note::Note;
 pub use pod::InvalidPod;
 pub use policy::{Policy, Unusable};
 pub use psp::{InvalidPsp, PodSecurityPolicy};
+pub use rbac::{Grant, Grants, grants};
 pub use validate::{Denial, DenialType};

@@ -282,7 +282,7 @@ fn converted_policies_fill_in_what_1_24_stored() {
     });
     let mut figures = Figures::default();
     ask(requests, |(seed, pair), answer| {
-        judge(seed, &pair, &answer, &mut figures)
+        judge(seed, &pair, &answer, &mut figures);
     });
     figures.print("Converted policies against what 1.24 stored");
     if is_full() {
