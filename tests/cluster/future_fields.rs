@@ -9,6 +9,7 @@ use crate::support::generate::policy::NAMESPACES;
 use crate::support::generate::{self, Random};
 use crate::support::lab::policy_set;
 use crate::support::shrink::places;
+use crate::support::tell::tell;
 
 const CASES: usize = 2000;
 /// A field of a Kubernetes to come; its number is more than a reader of JSON may keep.
@@ -18,7 +19,8 @@ const MADE_UP: &str = "fieldOfTheFuture";
 fn what_nobody_knows_yet_is_left_as_it_is() {
     let seed = generate::base_seed();
     let (mut patched, mut planted) = (0, 0);
-    for number in 0..generate::cases(CASES) {
+    let cases = generate::cases(CASES);
+    for number in 0..cases {
         let mut random = Random::of(seed, "future fields", number);
         let policies = generate::policy::set(&mut random);
         let namespace = random.pick(&NAMESPACES).0;
@@ -33,8 +35,10 @@ fn what_nobody_knows_yet_is_left_as_it_is() {
             panic!("case {number} of HARDENING_TEST_SEED={seed}: {what}\n{pod:#}\n{policies:#?}");
         }
     }
-    println!("future fields: {planted} in {CASES} pods, {patched} of them patched, seed {seed}");
-    assert!(patched > CASES / 2, "{patched}");
+    tell(&format!(
+        "future fields: {planted} in {cases} pods, {patched} of them patched, seed {seed}"
+    ));
+    assert!(patched > cases / 2, "{patched}");
 }
 
 /// Puts the made-up field into half of the pod's objects, annotations and labels apart.

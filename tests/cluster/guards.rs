@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use crate::support::compare::as_the_webhook_saw_it;
 use crate::support::lab::{Lab, policy_set};
+use crate::support::tell::tell;
 
 /// A pod that works, a policy's defaults, and what would come of filling them in.
 struct Case {
@@ -28,11 +29,11 @@ async fn each_guard_is_needed_and_enough() {
         check(&lab, case).await;
     }
     let decided: std::collections::BTreeSet<Guard> = cases.iter().map(|case| case.guard).collect();
-    println!(
+    tell(&format!(
         "guards: {} cases of {} guards, each refused without its guard",
         cases.len(),
         decided.len()
-    );
+    ));
     lab.close().await;
 }
 

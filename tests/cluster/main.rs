@@ -1,5 +1,9 @@
-//! The product against a real API server: one binary, so that it links once and its tests share one control
+//! The product against a real API server: one binary, so that it links once and its tests share a control
 //! plane.
+//!
+//! `cargo test --package hardening-tests --test cluster -- admission:: --nocapture` runs one topic and shows its
+//! figures. Generated cases come from a seed that each failure names; `HARDENING_TEST_SEED` sets another one,
+//! and `HARDENING_TEST_CASES` how many cases of each kind there are.
 
 #![allow(
     clippy::unwrap_used,

@@ -11,6 +11,7 @@ use crate::support::generate;
 use crate::support::generate::Random;
 use crate::support::generate::policy::NAMESPACES;
 use crate::support::lab::policy_set;
+use crate::support::tell::tell;
 
 const CASES: usize = 3000;
 
@@ -18,7 +19,8 @@ const CASES: usize = 3000;
 fn every_default_comes_from_the_policy_that_the_documentation_says() {
     let seed = generate::base_seed();
     let (mut looked_at, mut set) = (0, 0);
-    for number in 0..generate::cases(CASES) {
+    let cases = generate::cases(CASES);
+    for number in 0..cases {
         let mut random = Random::of(seed, "model", number);
         let policies = generate::policy::set(&mut random);
         let (namespace, labels) = *random.pick(&NAMESPACES);
@@ -41,10 +43,10 @@ fn every_default_comes_from_the_policy_that_the_documentation_says() {
         looked_at += looked;
         set += found;
     }
-    println!(
-        "model: {looked_at} places of fields in {CASES} pods, a default in {set} of them, seed {seed}"
-    );
-    assert!(set > CASES, "{set}");
+    tell(&format!(
+        "model: {looked_at} places of fields in {cases} pods, a default in {set} of them, seed {seed}"
+    ));
+    assert!(set > cases, "{set}");
 }
 
 struct Case<'c> {

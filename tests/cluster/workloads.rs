@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 use crate::support::api::{Api, namespace, until};
 use crate::support::policies;
+use crate::support::tell::tell;
 use crate::support::webhook::{Asked, RunningWebhook};
 
 const WEBHOOK: &str = "workloads";
@@ -64,11 +65,11 @@ async fn plain_pods_of_every_workload_kind_pass_pod_security_restricted_with_a_p
         .await;
     assert!(bare.unwrap_err().message.contains(VIOLATES));
 
-    println!(
+    tell(&format!(
         "workloads: pods of {} kinds and bare ones, with {} profiles and without",
         KINDS.len(),
         PROFILES.len()
-    );
+    ));
     for namespace in namespaces {
         api.delete(&format!("/api/v1/namespaces/{namespace}")).await;
     }

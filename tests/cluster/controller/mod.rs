@@ -31,6 +31,7 @@ impl Cluster {
         // so and at no other time.
         let control_plane = ControlPlane::start(ControlPlaneOptions {
             controller_manager: false,
+            audit_policy: Some(AUDIT_NEW_PODS.to_owned()),
             ..ControlPlaneOptions::default()
         });
         let control_plane = control_plane.await.unwrap();
@@ -46,6 +47,17 @@ impl Cluster {
         Api::of(&self.control_plane)
     }
 }
+
+const AUDIT_NEW_PODS: &str = "
+apiVersion: audit.k8s.io/v1
+kind: Policy
+omitStages: [RequestReceived]
+rules:
+- level: Metadata
+  verbs: [create]
+  resources: [{group: '', resources: [pods]}]
+- level: None
+";
 
 /// A pod with one container, whose author wrote nothing about security.
 fn plain_pod() -> Value {

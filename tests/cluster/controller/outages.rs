@@ -9,6 +9,7 @@ use super::{Cluster, dry_run, filled_by, plain_pod, put_policy, until_stored};
 use crate::support::api::{Api, bare_namespace, until};
 use crate::support::controller::{Controller, REGISTRATION};
 use crate::support::crds::{collection, crd_path};
+use crate::support::tell::tell;
 
 /// What the API server waits for a webhook at most, and then some for a busy machine.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -48,9 +49,7 @@ async fn pods_come_to_be_whatever_goes() {
     let plain = dry_run(&api, NAMESPACE, &plain_pod()).await.unwrap();
     assert_eq!(filled_by(&plain), [""; 0]);
     control_plane.stop().await.unwrap();
-    println!(
-        "controller: the API server restarted, a policy broken, the controller killed and ended"
-    );
+    tell("controller: the API server restarted, a policy broken, the controller killed and ended");
 }
 
 /// Answers go on meanwhile, and afterwards the watches show what changes.
@@ -77,10 +76,10 @@ async fn the_api_server_restarts(cluster: &mut Cluster, api: &Api) {
     until_user(api, Some(1000)).await;
     put_user(api, 2000).await;
     until_user(api, Some(2000)).await;
-    println!(
+    tell(&format!(
         "controller: watching again {:?} after the API server is back",
         restarted.elapsed()
-    );
+    ));
     assert_eq!(cluster.controller.get("/readyz").await.unwrap().0, 200);
 }
 

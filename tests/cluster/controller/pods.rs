@@ -204,8 +204,9 @@ async fn a_runtime_class_counts_as_long_as_there_is_one() {
 }
 
 #[tokio::test]
-async fn the_client_is_told_what_a_guard_left_below_the_policy_and_what_mode_audit_would_fill_in() {
-    let api = Cluster::shared().await.api();
+async fn the_client_and_the_audit_log_are_told_of_guards_and_of_mode_audit() {
+    let cluster = Cluster::shared().await;
+    let api = cluster.api();
     let namespace = "told";
     bare_namespace(&api, namespace, &json!({})).await;
     put_policy(
@@ -230,4 +231,26 @@ async fn the_client_is_told_what_a_guard_left_below_the_policy_and_what_mode_aud
     let stored = dry_run(&api, namespace, &pod).await.unwrap();
     assert_eq!(filled_by(&stored), ["told/strict"]);
     assert_eq!(stored["spec"]["securityContext"]["fsGroup"], Value::Null);
+
+    let log = std::fs::read_to_string(cluster.control_plane.audit_log_path().unwrap()).unwrap();
+    let events = log
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let of_pod = events.filter(|event| event["objectRef"]["namespace"] == namespace);
+    let annotations = of_pod.last().unwrap()["annotations"].clone();
+    let told = |name: &str| annotations[format!("pods.podhardening.dev/{name}")].clone();
+    let audited = r#"{"told/tried@1":["spec.securityContext.fsGroup"]}"#;
+    assert_eq!(told("audited"), audited, "{annotations:#}");
+    assert!(
+        told("filled")
+            .as_str()
+            .unwrap()
+            .starts_with(r#"{"told/strict@1":["#)
+    );
+    assert!(
+        told("withheld")
+            .as_str()
+            .unwrap()
+            .starts_with(r#"{"runs-as-root":["#)
+    );
 }

@@ -13,6 +13,7 @@ use crate::support::api::Api;
 use crate::support::crds::install;
 use crate::support::generate::{self, Random};
 use crate::support::shrink::{places, replaced, smallest};
+use crate::support::tell::tell;
 
 /// How many policies are with the API server at one time.
 const IN_FLIGHT: usize = 16;
@@ -34,7 +35,7 @@ async fn every_limit_of_the_schema_holds_in_files_as_on_the_api_server() {
         });
     let specs = specs.collect();
     let verdicts = compare(&api, specs).await;
-    println!("crds: limits at their edges: {verdicts:?}");
+    tell(&format!("crds: limits at their edges: {verdicts:?}"));
     assert!(
         verdicts["taken"] > 200 && verdicts["refused"] > 500,
         "{verdicts:?}"
@@ -64,7 +65,7 @@ async fn broken_policies_are_told_apart_in_files_as_on_the_api_server() {
         specs.push((kind.unwrap(), spec));
     }
     let verdicts = compare(&api, specs).await;
-    println!("crds: broken policies, seed {seed}: {verdicts:?}");
+    tell(&format!("crds: broken policies, seed {seed}: {verdicts:?}"));
     assert!(
         verdicts["taken"] > 50 && verdicts["refused"] > 500,
         "{verdicts:?}"

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use super::{CLUSTER, NAMESPACED, policy, post};
 use crate::support::api::Api;
 use crate::support::crds::install;
+use crate::support::tell::tell;
 
 #[tokio::test]
 async fn good_policies_are_taken_and_bad_ones_refused_with_the_fields_name() {
@@ -58,11 +59,11 @@ async fn good_policies_are_taken_and_bad_ones_refused_with_the_fields_name() {
             );
         }
     }
-    println!(
+    tell(&format!(
         "crds: {} good policies taken, {} bad ones refused, which break each of {rules} rules",
         good.len(),
         bad.len()
-    );
+    ));
 }
 
 /// A policy that breaks one rule.

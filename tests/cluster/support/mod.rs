@@ -10,4 +10,5 @@ pub(crate) mod policies;
 pub(crate) mod property;
 pub(crate) mod shrink;
 pub(crate) mod tally;
+pub(crate) mod tell;
 pub(crate) mod webhook;

@@ -12,6 +12,7 @@ use super::api::Refusal;
 use super::generate::{Random, base_seed};
 use super::shrink::smallest;
 use super::tally::{Seen, Tally};
+use super::tell::tell;
 
 /// How many cases are with the API server at one time.
 const IN_FLIGHT: usize = 16;
@@ -75,11 +76,11 @@ impl<Prepare: AsyncFn(&[Value]), Run: AsyncFn(&Value) -> Outcome> Property<Prepa
                 }
             }
         }
-        println!(
+        tell(&format!(
             "{}: {tally}  in {:.1?}, seed {seed}",
             self.name,
             started.elapsed()
-        );
+        ));
         self.report(seed, failures).await;
         tally
     }
