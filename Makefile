@@ -1,7 +1,7 @@
 # What can be done with this repository. `make` alone lists it.
 
 .DEFAULT_GOAL := help
-.PHONY: help tools build demo playground fmt fmt-check lint layers test generate check-generated doc
+.PHONY: help tools build demo playground fmt fmt-check lint layers test oracle generate check-generated doc
 
 help: ## list what there is
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -33,6 +33,9 @@ fmt-check:
 layers: ## each crate compiles alone, and depends only on what is below it
 	@hack/check-alone
 	cargo test --quiet --package hardening-tests --test fast -- layers::
+
+oracle: tools ## PodSecurityPolicy's own code of Kubernetes 1.24 against ours, on 20,000 generated pairs, as figures
+	cargo test --quiet --package hardening-psp --test fidelity -- --nocapture
 
 generate: ## write crds/, docs/reference/ and what tests expect, after a change that is meant
 	UPDATE_EXPECT=1 cargo test --quiet --package hardening-controller --test program -- crds::

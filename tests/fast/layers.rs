@@ -10,7 +10,7 @@ use crate::support::{files_below, none_wrong, root, text};
 /// Every crate, by layer: one may use those of the layers before its own.
 const LAYERS: &[&[&str]] = &[
     &["hardening-api", "test-control-plane"],
-    &["hardening-engine"],
+    &["hardening-engine", "hardening-psp"],
     &[
         "hardening-index",
         "hardening-manifests",
@@ -21,7 +21,7 @@ const LAYERS: &[&[&str]] = &[
 ];
 
 /// Crates without a runtime, I/O, a clock or a log, down to the last dependency.
-const PURE: &[&str] = &["hardening-api", "hardening-engine"];
+const PURE: &[&str] = &["hardening-api", "hardening-engine", "hardening-psp"];
 
 /// What a pure crate may not reach.
 const IMPURE: &[&str] = &[

@@ -1,0 +1,36 @@
+//! PodSecurityPolicy as it was, and what takes its place.
+//!
+//! - [`PodSecurityPolicy`] is the resource as it was typed, [`Policy`] what it meant.
+//! - [`Policy::mutate`] and [`Policy::validate`] do to a pod what Kubernetes 1.24 did. Tests hold both against
+//!   1.24's own code, on generated policies and pods.
+//! - [`convert()`] makes hardening policies of a PSP's defaults, and notes of what they cannot say.
+//! - [`grants()`] works out who could use which PSP.
+//! - [`modernise`] turns what 1.24 wrote as annotations into the fields that replaced them.
+//!
+//! No I/O, no clock, no logging, nothing asynchronous.
+
+mod app_armor;
+mod check;
+pub mod convert;
+#[cfg(feature = "testing")]
+pub mod generate;
+mod legacy;
+mod mutate;
+pub mod note;
+mod pod;
+mod policy;
+pub mod psp;
+pub mod rbac;
+mod remarks;
+mod seccomp;
+mod validate;
+mod volumes;
+
+pub use convert::{Conversion, HardeningPolicy, Refused, Scope, convert};
+pub use legacy::modernise;
+pub use note::Note;
+pub use pod::InvalidPod;
+pub use policy::{Policy, Unusable};
+pub use psp::{InvalidPsp, PodSecurityPolicy};
+pub use rbac::{Grant, Grants, grants};
+pub use validate::{Denial, DenialType};

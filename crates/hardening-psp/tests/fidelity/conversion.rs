@@ -1,0 +1,292 @@
+//! Convert, then harden: what the converted policies fill in is what 1.24 stored.
+//!
+//! The exceptions are those that the product's guards demand. Each is told by what the pod itself shows, not
+//! by what the engine says about it, and is counted.
+
+use std::collections::BTreeSet;
+
+use hardening_engine::{Pod, Policy, PolicySet, UnknownNamespaces, plan};
+use hardening_psp::generate::{Pair, pair};
+use hardening_psp::{Conversion, HardeningPolicy, Refused, Scope, convert, modernise};
+use serde_json::{Map, Value, json};
+
+use crate::figures::{Figures, is_full, seeds};
+use crate::oracle::{Answer, ask};
+
+/// The pod as the converted policies harden it, annotations that stand for fields turned into those.
+fn harden(conversion: &Conversion, pod: &Value) -> Value {
+    let mut set = PolicySet::new(UnknownNamespaces::OnlyNameLabel);
+    for policy in &conversion.policies {
+        // By way of a manifest, as a person would apply it.
+        let manifest = policy.to_json();
+        if manifest["spec"]["allowWeakening"] == true {
+            let mut strong = manifest.clone();
+            strong["spec"]["allowWeakening"] = false.into();
+            let strong = serde_json::from_value(strong).unwrap();
+            assert!(
+                Policy::cluster(&strong).is_err(),
+                "allowWeakening is not needed: {manifest}"
+            );
+        }
+        set.insert_policy(match policy {
+            HardeningPolicy::Namespaced(_) => {
+                Policy::namespaced(&serde_json::from_value(manifest).unwrap()).unwrap()
+            }
+            HardeningPolicy::Cluster(_) => {
+                Policy::cluster(&serde_json::from_value(manifest).unwrap()).unwrap()
+            }
+        });
+    }
+    let text = pod.to_string();
+    let view = Pod::from_json(&text).unwrap();
+    let matching = set.matching("shop", &view).unwrap();
+    let mut hardened = pod.clone();
+    json_patch::patch(&mut hardened, &plan(&matching, &view).to_patch()).unwrap();
+    modernise(&mut hardened).unwrap();
+    hardened
+}
+
+/// One place that has security fields: the pod or a container.
+struct Place {
+    path: String,
+    fields: Map<String, Value>,
+}
+
+/// The security fields, place by place; what is null or empty is absent, and lists of capabilities are sets.
+fn security(pod: &Value) -> Vec<Place> {
+    let mut fields = fields_of(&pod["spec"]["securityContext"]);
+    if let Some(class) = pod["spec"].get("runtimeClassName") {
+        fields.insert("runtimeClassName".to_owned(), class.clone());
+    }
+    let mut places = vec![Place {
+        path: "spec".to_owned(),
+        fields,
+    }];
+    for list in ["initContainers", "containers", "ephemeralContainers"] {
+        let containers = pod["spec"][list].as_array().into_iter().flatten();
+        places.extend(containers.enumerate().map(|(index, container)| Place {
+            path: format!("spec.{list}[{index}]"),
+            fields: fields_of(&container["securityContext"]),
+        }));
+    }
+    places
+}
+
+fn fields_of(context: &Value) -> Map<String, Value> {
+    let mut fields = Map::new();
+    for (name, value) in context.as_object().into_iter().flatten() {
+        match name.as_str() {
+            "capabilities" => {
+                for list in ["add", "drop"] {
+                    let names: BTreeSet<&str> = value[list]
+                        .as_array()
+                        .into_iter()
+                        .flatten()
+                        .filter_map(Value::as_str)
+                        .collect();
+                    fields.insert(format!("capabilities.{list}"), json!(names));
+                }
+            }
+            // 1.24 took it out before storing the pod, because its feature gate was off.
+            "procMount" => {}
+            name => {
+                fields.insert(name.to_owned(), value.clone());
+            }
+        }
+    }
+    let is_empty = |value: &Value| *value == json!([]) || *value == json!({}) || value.is_null();
+    fields.retain(|_, value| !is_empty(value));
+    fields
+}
+
+/// A field that 1.24 stored and the converted policies do not give, or the other way round.
+struct Difference<'a> {
+    field: &'a str,
+    stored: &'a Place,
+    stored_pod: &'a Place,
+    hardened: &'a Place,
+    hardened_pod: &'a Place,
+    /// The author's place.
+    written: &'a Place,
+    annotations: &'a Value,
+    container: Option<&'a str>,
+}
+
+fn in_force<'a>(place: &'a Place, pod: &'a Place, field: &str) -> &'a Value {
+    let own = place.fields.get(field).or_else(|| pod.fields.get(field));
+    own.unwrap_or(&Value::Null)
+}
+
+fn has(place: &Place, list: &str, name: &str) -> bool {
+    place.fields.get(list).is_some_and(|names| {
+        let names = names.as_array().unwrap();
+        names.iter().any(|one| one == name)
+    })
+}
+
+impl Difference<'_> {
+    /// The reason for which the product's design demands it, if one does.
+    fn reason(&self) -> Option<&'static str> {
+        let expected = self.stored.fields.get(self.field);
+        let found = self.hardened.fields.get(self.field);
+        let is = |value: Option<&Value>, wanted: Value| value == Some(&wanted);
+        let user = in_force(self.hardened, self.hardened_pod, "runAsUser");
+        let escalates = is(self.written.fields.get("privileged"), json!(true))
+            || has(self.written, "capabilities.add", "SYS_ADMIN");
+        let empty_annotation = |key: String| self.annotations[key] == "";
+        match (self.field, expected, found) {
+            ("runAsGroup", Some(_), None) if user.is_null() => {
+                Some("guard 4: runAsGroup without a user")
+            }
+            ("runAsUser", Some(user), None)
+                if user == 0 && *in_force(self.stored, self.stored_pod, "runAsNonRoot") == true =>
+            {
+                Some("guard 3: runAsUser 0 where runAsNonRoot is true")
+            }
+            ("allowPrivilegeEscalation", Some(expected), None)
+                if expected == false && escalates =>
+            {
+                Some(
+                    "guard 1: allowPrivilegeEscalation false where the container is privileged or adds SYS_ADMIN",
+                )
+            }
+            ("capabilities.add", ..)
+                if missing(expected, found) == ["SYS_ADMIN"]
+                    && is(
+                        self.hardened.fields.get("allowPrivilegeEscalation"),
+                        json!(false),
+                    ) =>
+            {
+                Some("guard 5: SYS_ADMIN where allowPrivilegeEscalation is false")
+            }
+            ("appArmorProfile", Some(_), None)
+                if empty_annotation(format!(
+                    "container.apparmor.security.beta.kubernetes.io/{}",
+                    self.container?
+                )) =>
+            {
+                Some("guard 13: an AppArmor annotation that is there, but empty")
+            }
+            ("seccompProfile", Some(_), None)
+                if empty_annotation("seccomp.security.alpha.kubernetes.io/pod".to_owned()) =>
+            {
+                Some("an empty seccomp annotation, which today's API server refuses in any pod")
+            }
+            ("runAsNonRoot", None, Some(found))
+                if found == true && user.as_i64().is_some_and(|id| id != 0) =>
+            {
+                Some(
+                    "no guard: runAsNonRoot true beside a user that is not 0, which means the same",
+                )
+            }
+            _ => None,
+        }
+    }
+}
+
+/// The names that are expected and not found; nothing else may differ.
+fn missing(expected: Option<&Value>, found: Option<&Value>) -> Vec<String> {
+    let names = |list: Option<&Value>| -> BTreeSet<String> {
+        serde_json::from_value(list.cloned().unwrap_or(json!([]))).unwrap()
+    };
+    let (expected, found) = (names(expected), names(found));
+    assert!(found.is_subset(&expected));
+    expected.difference(&found).cloned().collect()
+}
+
+fn compare(about: &str, pair: &Pair, hardened: &Value, stored: &Value, figures: &mut Figures) {
+    let (written, hardened, stored) = (security(&pair.pod), security(hardened), security(stored));
+    assert_eq!(hardened.len(), stored.len());
+    let mut same = true;
+    for ((written, hardened_place), stored_place) in written.iter().zip(&hardened).zip(&stored) {
+        assert_eq!(hardened_place.path, stored_place.path);
+        let names: BTreeSet<&String> = hardened_place
+            .fields
+            .keys()
+            .chain(stored_place.fields.keys())
+            .collect();
+        let container = pair
+            .pod
+            .pointer(&format!(
+                "/{}/name",
+                written.path.replace(['.', '['], "/").replace(']', "")
+            ))
+            .and_then(Value::as_str);
+        for field in names {
+            if hardened_place.fields.get(field) == stored_place.fields.get(field) {
+                figures.count("fields that are equal");
+                continue;
+            }
+            let difference = Difference {
+                field,
+                stored: stored_place,
+                stored_pod: &stored[0],
+                hardened: hardened_place,
+                hardened_pod: &hardened[0],
+                written,
+                annotations: &pair.pod["metadata"]["annotations"],
+                container,
+            };
+            same = false;
+            let Some(reason) = difference.reason() else {
+                panic!(
+                    "{}.{field}: 1.24 stored {:?}, hardened to {:?}\n{about}",
+                    written.path,
+                    stored_place.fields.get(field),
+                    hardened_place.fields.get(field),
+                );
+            };
+            figures.count(format!("fields that differ: {reason}"));
+        }
+    }
+    figures.count(if same {
+        "pods that are equal"
+    } else {
+        "pods that differ"
+    });
+}
+
+fn judge(seed: u64, pair: &Pair, answer: &Answer, figures: &mut Figures) {
+    let about = format!("seed {seed}\npsp {}\npod {}", pair.psp, pair.pod);
+    assert_eq!(answer.bad, None, "{about}");
+    let was_possible = answer.unusable.is_none() && answer.refused.is_empty();
+    let conversion = match convert(&pair.psp, &Scope::default()) {
+        Ok(conversion) => conversion,
+        Err(Refused::Invalid(error)) => panic!("{error}\n{about}"),
+        Err(Refused::Unusable(reasons)) => {
+            assert!(!was_possible, "refused: {reasons:?}\n{about}");
+            figures.count("policies that 1.24 refused or could not use");
+            return;
+        }
+    };
+    assert!(
+        was_possible,
+        "converted, but {:?} {:?}\n{about}",
+        answer.refused, answer.unusable
+    );
+    figures.count("policies that are converted");
+    if answer.admits() {
+        let mut stored = answer.stored.clone();
+        modernise(&mut stored).unwrap();
+        let hardened = harden(&conversion, &pair.pod);
+        compare(&about, pair, &hardened, &stored, figures);
+    }
+}
+
+#[test]
+fn converted_policies_fill_in_what_1_24_stored() {
+    let requests = seeds().map(|seed| {
+        let pair = pair(seed);
+        let request = json!({"psp": pair.psp, "pod": pair.pod});
+        ((seed, pair), request.to_string())
+    });
+    let mut figures = Figures::default();
+    ask(requests, |(seed, pair), answer| {
+        judge(seed, &pair, &answer, &mut figures);
+    });
+    figures.print("Converted policies against what 1.24 stored");
+    if is_full() {
+        assert!(figures.of("pods that are equal") > 3_000);
+        assert!(figures.of("policies that are converted") > 10_000);
+    }
+}
