@@ -1,0 +1,82 @@
+//! Which pods something is for, by namespace and service account; and who asks for them.
+
+use std::collections::BTreeSet;
+
+/// Names of namespaces, or of service accounts.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Names {
+    /// Every one, also those that are not there yet.
+    #[default]
+    All,
+    /// These.
+    Only(BTreeSet<String>),
+    /// Every one but these.
+    AllBut(BTreeSet<String>),
+}
+
+/// Which pods something is for.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct PodScope {
+    /// The pods' namespaces.
+    pub namespaces: Names,
+    /// The pods' service accounts, in each of the namespaces.
+    pub service_accounts: Names,
+}
+
+/// Who asks the API server for a pod: people, and controllers.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Requesters {
+    /// Names of users; a service account is `system:serviceaccount:NAMESPACE:NAME`.
+    pub users: BTreeSet<String>,
+    /// Names of groups.
+    pub groups: BTreeSet<String>,
+}
+
+// === impl Names ===
+
+impl Names {
+    /// Whether a name is one of them.
+    #[must_use]
+    pub fn contains(&self, name: &str) -> bool {
+        match self {
+            Self::All => true,
+            Self::Only(names) => names.contains(name),
+            Self::AllBut(names) => !names.contains(name),
+        }
+    }
+}
+
+// === impl PodScope ===
+
+impl PodScope {
+    /// Whether a pod of this namespace and service account is one of them.
+    #[must_use]
+    pub fn contains(&self, namespace: &str, service_account: &str) -> bool {
+        self.namespaces.contains(namespace) && self.service_accounts.contains(service_account)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pod_is_in_scope_by_both_its_names() {
+        let names = || BTreeSet::from(["a".to_owned()]);
+        let scope = |namespaces, service_accounts| PodScope {
+            namespaces,
+            service_accounts,
+        };
+        for (scope, namespace, service_account, expected) in [
+            (PodScope::default(), "a", "b", true),
+            (scope(Names::Only(names()), Names::All), "a", "b", true),
+            (scope(Names::Only(names()), Names::All), "b", "a", false),
+            (scope(Names::AllBut(names()), Names::All), "a", "b", false),
+            (scope(Names::All, Names::AllBut(names())), "a", "b", true),
+            (scope(Names::All, Names::Only(names())), "a", "b", false),
+        ] {
+            let found = scope.contains(namespace, service_account);
+            assert_eq!(found, expected, "{scope:?} {namespace}/{service_account}");
+        }
+    }
+}
