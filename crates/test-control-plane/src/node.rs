@@ -36,8 +36,9 @@ use crate::{
 /// The first process of the node.
 const SCRIPT: &str = include_str!("node/node.sh");
 
-/// The node's name in the API.
-const NAME: &str = "node";
+/// The node's name in the API, at which the API server also finds the kubelet: it listens on loopback, whose
+/// address may not be a node's.
+const NAME: &str = "localhost";
 
 /// How long a node may take until it takes pods.
 const START: Duration = Duration::from_secs(120);

@@ -80,7 +80,7 @@ inside() {
     done
 
     "$NODE_KUBELET" --config="$NODE_FOLDER/kubelet.yaml" --kubeconfig="$NODE_FOLDER/kubelet.kubeconfig" \
-        --hostname-override="$NODE_NAME" --node-ip=127.0.0.1 --root-dir="$NODE_FOLDER/kubelet" \
+        --hostname-override="$NODE_NAME" --root-dir="$NODE_FOLDER/kubelet" \
         --cert-dir="$NODE_FOLDER/certificates" &
     # The first process of a PID namespace buries all orphans, and a shell that waits does.
     wait $! || true
