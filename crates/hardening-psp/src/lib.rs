@@ -4,14 +4,18 @@
 //! - [`Policy::mutate`] and [`Policy::validate`] do to a pod what Kubernetes 1.24 did. Tests hold both against
 //!   1.24's own code, on generated policies and pods.
 //! - [`convert()`] makes hardening policies of a PSP's defaults, and notes of what they cannot say.
+//! - [`deny()`] makes a ValidatingAdmissionPolicy of what PSPs denied; [`Policy::denials_today`] is the same in
+//!   Rust.
 //! - [`grants()`] works out who could use which PSP.
 //! - [`modernise`] turns what 1.24 wrote as annotations into the fields that replaced them.
 //!
 //! No I/O, no clock, no logging, nothing asynchronous.
 
 mod app_armor;
+mod capability;
 mod check;
 pub mod convert;
+pub mod deny;
 #[cfg(feature = "testing")]
 pub mod generate;
 mod legacy;
@@ -24,10 +28,12 @@ pub mod rbac;
 mod remarks;
 pub mod scope;
 mod seccomp;
+mod today;
 mod validate;
 mod volumes;
 
 pub use convert::{Conversion, HardeningPolicy, Refused, Scope, convert};
+pub use deny::{Action, Candidate, Denying, deny};
 pub use legacy::modernise;
 pub use note::Note;
 pub use pod::InvalidPod;
