@@ -27,12 +27,12 @@ mod seccomp;
 mod validate;
 mod volumes;
 
-pub use convert::{Conversion, HardeningPolicy, Refused, Scope, convert};
+pub use convert::{Conversion, HardeningPolicy, Refused, Target, convert};
 pub use legacy::modernise;
 pub use note::Note;
 pub use pod::InvalidPod;
 pub use policy::{Policy, Unusable};
 pub use psp::{InvalidPsp, PodSecurityPolicy};
-pub use rbac::{Grant, Grants, grants};
+pub use rbac::{Grant, Grantee, Grants, grants};
 pub use scope::{Names, PodScope, Requesters};
 pub use validate::{Denial, DenialType};
