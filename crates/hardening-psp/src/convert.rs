@@ -88,6 +88,7 @@ fn list(reasons: &[Unusable]) -> String {
 pub fn convert(object: &Value) -> Result<Conversion, Refused> {
     let psp = PodSecurityPolicy::read(object)?;
     let mut reasons = check::violations(&psp);
+    reasons.extend(check::name(&psp.metadata.name));
     let policy = match Policy::compile(&psp) {
         Ok(policy) => policy,
         Err(more) => {

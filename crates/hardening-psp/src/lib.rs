@@ -4,7 +4,7 @@
 //! - [`Policy::mutate`] and [`Policy::validate`] do to a pod what Kubernetes 1.24 did. Tests hold both against
 //!   1.24's own code, on generated policies and pods.
 //! - [`convert()`] makes hardening policies of a PSP's defaults, and notes of what they cannot say.
-//! - [`grants()`] works out who could use which PSP.
+//! - [`grants()`] works out who could use which PSP, and [`migrate()`] does all of it for a whole cluster.
 //! - [`modernise`] turns what 1.24 wrote as annotations into the fields that replaced them.
 //!
 //! No I/O, no clock, no logging, nothing asynchronous.
@@ -14,7 +14,9 @@ mod check;
 pub mod convert;
 #[cfg(feature = "testing")]
 pub mod generate;
+mod lax;
 mod legacy;
+pub mod migrate;
 mod mutate;
 pub mod note;
 mod pod;
@@ -29,6 +31,7 @@ mod volumes;
 
 pub use convert::{Conversion, HardeningPolicy, Refused, Target, convert};
 pub use legacy::modernise;
+pub use migrate::{Input, Migration, migrate};
 pub use note::Note;
 pub use pod::InvalidPod;
 pub use policy::{Policy, Unusable};

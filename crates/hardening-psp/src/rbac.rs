@@ -95,7 +95,7 @@ pub fn is_rbac(api_version: &str, kind: &str) -> bool {
 
 /// Works out who could use which of these PSPs.
 #[must_use]
-pub fn grants(psps: &[&str], objects: &[Value]) -> Grants {
+pub fn grants<'a>(psps: &[&str], objects: impl IntoIterator<Item = &'a Value>) -> Grants {
     let mut grants = Grants::default();
     let mut roles = BTreeMap::new();
     let mut bindings = Vec::new();
