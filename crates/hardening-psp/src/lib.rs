@@ -4,6 +4,7 @@
 //! - [`Policy::mutate`] and [`Policy::validate`] do to a pod what Kubernetes 1.24 did. Tests hold both against
 //!   1.24's own code, on generated policies and pods.
 //! - [`convert()`] makes hardening policies of a PSP's defaults, and notes of what they cannot say.
+//! - [`Policy::standing`] says which Pod Security Standard a PSP is as strict as, and what stands in the way of more.
 //! - [`grants()`] works out who could use which PSP, and [`migrate()`] does all of it for a whole cluster.
 //! - [`modernise`] turns what 1.24 wrote as annotations into the fields that replaced them.
 //!
@@ -12,10 +13,12 @@
 mod app_armor;
 mod check;
 pub mod convert;
+pub mod gap;
 #[cfg(feature = "testing")]
 pub mod generate;
 mod lax;
 mod legacy;
+pub mod level;
 pub mod migrate;
 mod mutate;
 pub mod note;
@@ -30,7 +33,9 @@ mod validate;
 mod volumes;
 
 pub use convert::{Conversion, HardeningPolicy, Refused, Target, convert};
+pub use gap::{Gap, gaps};
 pub use legacy::modernise;
+pub use level::{Level, Obstacle, Standing};
 pub use migrate::{Input, Migration, migrate};
 pub use note::Note;
 pub use pod::InvalidPod;
