@@ -5,7 +5,7 @@
 //!   1.24's own code, on generated policies and pods.
 //! - [`convert()`] makes hardening policies of a PSP's defaults, and notes of what they cannot say.
 //! - [`Policy::standing`] says which Pod Security Standard a PSP is as strict as, and what stands in the way of more.
-//! - [`grants()`] works out who could use which PSP.
+//! - [`grants()`] works out who could use which PSP, and [`migrate()`] does all of it for a whole cluster.
 //! - [`modernise`] turns what 1.24 wrote as annotations into the fields that replaced them.
 //!
 //! No I/O, no clock, no logging, nothing asynchronous.
@@ -16,8 +16,10 @@ pub mod convert;
 pub mod gap;
 #[cfg(feature = "testing")]
 pub mod generate;
+mod lax;
 mod legacy;
 pub mod level;
+pub mod migrate;
 mod mutate;
 pub mod note;
 mod pod;
@@ -30,14 +32,15 @@ mod seccomp;
 mod validate;
 mod volumes;
 
-pub use convert::{Conversion, HardeningPolicy, Refused, Scope, convert};
+pub use convert::{Conversion, HardeningPolicy, Refused, Target, convert};
 pub use gap::{Gap, gaps};
 pub use legacy::modernise;
 pub use level::{Level, Obstacle, Standing};
+pub use migrate::{Input, Migration, migrate};
 pub use note::Note;
 pub use pod::InvalidPod;
 pub use policy::{Policy, Unusable};
 pub use psp::{InvalidPsp, PodSecurityPolicy};
-pub use rbac::{Grant, Grants, grants};
+pub use rbac::{Grant, Grantee, Grants, grants};
 pub use scope::{Names, PodScope, Requesters};
 pub use validate::{Denial, DenialType};

@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 
 use hardening_engine::{Pod, Policy, PolicySet, UnknownNamespaces, plan};
 use hardening_psp::generate::{Pair, pair};
-use hardening_psp::{Conversion, HardeningPolicy, Refused, Scope, convert, modernise};
+use hardening_psp::{Conversion, HardeningPolicy, Refused, Target, convert, modernise};
 use serde_json::{Map, Value, json};
 
 use crate::figures::{Figures, is_full, seeds};
@@ -18,7 +18,7 @@ use crate::oracle::{Answer, ask};
 /// The pod as the converted policies harden it, annotations that stand for fields turned into those.
 fn harden(conversion: &Conversion, pod: &Value) -> Value {
     let mut set = PolicySet::new(UnknownNamespaces::OnlyNameLabel);
-    for policy in &conversion.policies {
+    for policy in conversion.policies(&Target::all("psp")) {
         // By way of a manifest, as a person would apply it.
         let manifest = policy.to_json();
         if manifest["spec"]["allowWeakening"] == true {
@@ -274,7 +274,7 @@ fn judge(
     let about = format!("seed {seed}\npsp {}\npod {}", pair.psp, pair.pod);
     assert_eq!(answer.bad, None, "{about}");
     let was_possible = answer.unusable.is_none() && answer.refused.is_empty();
-    let conversion = match convert(&pair.psp, &Scope::default()) {
+    let conversion = match convert(&pair.psp) {
         Ok(conversion) => conversion,
         Err(Refused::Invalid(error)) => panic!("{error}\n{about}"),
         Err(Refused::Unusable(reasons)) => {
