@@ -7,7 +7,7 @@ use hardening_engine::{Pod, PolicySet, UnknownNamespaces, plan};
 use hardening_psp::generate::{Pair, strict_pair};
 use hardening_psp::level::VERSION;
 use hardening_psp::{
-    Gap, HardeningPolicy, Level, PodSecurityPolicy, Policy, Scope, Standing, convert, gaps,
+    Gap, HardeningPolicy, Level, PodSecurityPolicy, Policy, Standing, Target, convert, gaps,
 };
 use serde_json::{Value, json};
 
@@ -67,11 +67,11 @@ struct Converted {
 impl Converted {
     /// `None` where 1.24 could not have used it.
     fn of(psp: &Value) -> Option<Self> {
-        let conversion = convert(psp, &Scope::default()).ok()?;
+        let conversion = convert(psp).ok()?;
         let policy = Policy::compile(&PodSecurityPolicy::read(psp).unwrap()).unwrap();
         let mut set = PolicySet::new(UnknownNamespaces::OnlyNameLabel);
         let manifests: Vec<Value> = conversion
-            .policies
+            .policies(&Target::all("psp"))
             .iter()
             .map(HardeningPolicy::to_json)
             .collect();
