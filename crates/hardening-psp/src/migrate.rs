@@ -7,6 +7,7 @@
 
 mod choice;
 mod defaults;
+mod labels;
 mod names;
 mod usable;
 mod words;
@@ -130,6 +131,7 @@ pub fn migrate(input: &Input<'_>) -> Migration {
     migration.remark_on_doubts(doubts.into_scopes());
     migration.remark_on_requesters(&namespaces);
     defaults::add(&mut migration, input, &namespaces);
+    labels::add(&mut migration, input, &namespaces);
     migration
 }
 
