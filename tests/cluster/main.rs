@@ -37,6 +37,9 @@ mod workloads;
 // The controller as a program of its own, beside an API server of its own.
 mod controller;
 
+// What PodSecurityPolicies become.
+mod psp;
+
 // The examples, as kubectl hands them over.
 mod examples;
 

@@ -19,6 +19,26 @@ pub(crate) fn violations(psp: &PodSecurityPolicy) -> Vec<Unusable> {
     found.list
 }
 
+/// What is wrong with a PSP's name, which other objects are named after.
+pub(crate) fn name(name: &str) -> Option<Unusable> {
+    let is_inner = |c: char| matches!(c, 'a'..='z' | '0'..='9' | '-');
+    let is_label = |label: &str| {
+        !label.is_empty()
+            && label.chars().all(is_inner)
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+    };
+    let reason = match name.is_empty() {
+        true => "is required".to_owned(),
+        false => format!("{name} is no name of an object"),
+    };
+    let is_name = name.len() <= 253 && name.split('.').all(is_label);
+    (!is_name).then(|| Unusable {
+        field: "metadata.name".to_owned(),
+        reason,
+    })
+}
+
 #[derive(Default)]
 struct Violations {
     list: Vec<Unusable>,

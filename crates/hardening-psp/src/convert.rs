@@ -4,11 +4,11 @@
 //! default. Capabilities were merged into the lists that authors wrote, and nothing else was: hence
 //! `listMerge: Union` for them, in a policy of their own where the PSP has `supplementalGroups` to give too.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use hardening_api::policy::{
-    AppArmorProfile, Capabilities, ContainerDefaults, ListMerge, PodDefaults, PodSecurityContext,
-    ProfileType, SeLinuxOptions, SeccompProfile, SecurityContext, Tier,
+    AppArmorProfile, Capabilities, ContainerDefaults, ListMerge, Mode, PodDefaults,
+    PodSecurityContext, ProfileType, SeLinuxOptions, SeccompProfile, SecurityContext, Tier,
 };
 use hardening_api::{
     ClusterPodHardeningPolicy, ClusterPodHardeningPolicySpec, PodHardeningPolicy,
@@ -27,17 +27,21 @@ use crate::psp::{
     APP_ARMOR_DEFAULT, InvalidPsp, PodSecurityPolicy, SECCOMP_DEFAULT, SeLinuxOptions as Labels,
 };
 use crate::remarks;
+use crate::scope::Names;
 use crate::{app_armor, seccomp};
 
-/// Which pods the policies are for.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Scope {
-    /// The namespaces, by name; empty: all.
-    pub namespaces: Vec<String>,
-    /// The service accounts, by name; empty: all.
-    pub service_accounts: Vec<String>,
-    /// The priority among the converted policies.
-    pub priority: Option<i32>,
+/// What policies are called, and which pods they are for. Narrower than a [`PodScope`](crate::PodScope): a
+/// policy lists service accounts, and cannot be for all but some.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// The first policy's name; where two are needed, the second one's begins with it.
+    pub name: String,
+    /// The pods' namespaces.
+    pub namespaces: Names,
+    /// The pods' service accounts; empty: all.
+    pub service_accounts: BTreeSet<String>,
+    /// Whether to fill in, or only to record what would be.
+    pub mode: Mode,
 }
 
 /// A hardening policy of either kind.
@@ -52,10 +56,13 @@ pub enum HardeningPolicy {
 /// What a PSP becomes.
 #[derive(Clone, Debug)]
 pub struct Conversion {
-    /// The policies that fill in what the PSP filled in; none where it filled in nothing.
-    pub policies: Vec<HardeningPolicy>,
+    /// The PSP.
+    pub policy: Policy,
     /// What is not carried over exactly.
     pub notes: Vec<Note>,
+    /// What it filled in, with what each part's name ends in; empty where it filled in nothing.
+    specs: Vec<(&'static str, PodHardeningPolicySpec)>,
+    weak: bool,
 }
 
 /// Why a PSP is not converted.
@@ -79,9 +86,10 @@ fn list(reasons: &[Unusable]) -> String {
 /// # Errors
 ///
 /// Where the object is no PSP, or one that 1.24 could not have used.
-pub fn convert(object: &Value, scope: &Scope) -> Result<Conversion, Refused> {
+pub fn convert(object: &Value) -> Result<Conversion, Refused> {
     let psp = PodSecurityPolicy::read(object)?;
     let mut reasons = check::violations(&psp);
+    reasons.extend(check::name(&psp.metadata.name));
     let policy = match Policy::compile(&psp) {
         Ok(policy) => policy,
         Err(more) => {
@@ -105,16 +113,13 @@ pub fn convert(object: &Value, scope: &Scope) -> Result<Conversion, Refused> {
     let pod = defaults.pod();
     let container = defaults.container();
     let weak = defaults.weak;
-    remarks::about(&psp, &policy, &mut notes);
-
-    let policies = split(pod, container)
-        .into_iter()
-        .map(|(suffix, spec)| {
-            let name = format!("{}{suffix}", policy.name);
-            address(name, spec, scope, weak)
-        })
-        .collect();
-    Ok(Conversion { policies, notes })
+    remarks::about(&policy, &mut notes);
+    Ok(Conversion {
+        policy,
+        notes,
+        specs: split(pod, container),
+        weak,
+    })
 }
 
 /// One policy, or two where one list is to be merged and another one kept.
@@ -158,8 +163,8 @@ fn split(
 /// cluster policy that selects it.
 fn address(
     name: String,
-    spec: PodHardeningPolicySpec,
-    scope: &Scope,
+    spec: &PodHardeningPolicySpec,
+    target: &Target,
     weak: bool,
 ) -> HardeningPolicy {
     let mut metadata = ObjectMeta {
@@ -167,11 +172,13 @@ fn address(
         ..ObjectMeta::default()
     };
     let spec = PodHardeningPolicySpec {
-        priority: scope.priority,
-        service_account_names: scope.service_accounts.clone(),
-        ..spec
+        mode: (target.mode != Mode::Enforce).then_some(target.mode),
+        service_account_names: target.service_accounts.iter().cloned().collect(),
+        ..spec.clone()
     };
-    if let ([namespace], false) = (scope.namespaces.as_slice(), weak) {
+    if let Names::Only(names) = &target.namespaces
+        && let (Some(namespace), 1, false) = (names.first(), names.len(), weak)
+    {
         metadata.namespace = Some(namespace.clone());
         return HardeningPolicy::Namespaced(Box::new(PodHardeningPolicy {
             metadata,
@@ -179,24 +186,33 @@ fn address(
             status: None,
         }));
     }
-    let namespaces = LabelSelectorRequirement {
-        key: "kubernetes.io/metadata.name".to_owned(),
-        operator: "In".to_owned(),
-        values: Some(scope.namespaces.clone()),
-    };
     HardeningPolicy::Cluster(Box::new(ClusterPodHardeningPolicy {
         metadata,
         spec: ClusterPodHardeningPolicySpec {
-            namespace_selector: (!scope.namespaces.is_empty()).then(|| LabelSelector {
-                match_expressions: Some(vec![namespaces]),
-                match_labels: None,
-            }),
+            namespace_selector: selector(&target.namespaces),
             tier: Some(Tier::Baseline),
             allow_weakening: is_weak(&spec).then_some(true),
             policy: spec,
         },
         status: None,
     }))
+}
+
+fn selector(namespaces: &Names) -> Option<LabelSelector> {
+    let (operator, names) = match namespaces {
+        Names::All => return None,
+        Names::Only(names) => ("In", names),
+        Names::AllBut(names) => ("NotIn", names),
+    };
+    let by_name = LabelSelectorRequirement {
+        key: "kubernetes.io/metadata.name".to_owned(),
+        operator: operator.to_owned(),
+        values: Some(names.iter().cloned().collect()),
+    };
+    Some(LabelSelector {
+        match_expressions: Some(vec![by_name]),
+        match_labels: None,
+    })
 }
 
 /// Whether the API would ask for `allowWeakening`.
@@ -390,6 +406,72 @@ fn labels(labels: &Labels) -> Option<SeLinuxOptions> {
     (options != SeLinuxOptions::default()).then_some(options)
 }
 
+// === impl Target ===
+
+impl Target {
+    /// For every pod.
+    #[must_use]
+    pub fn all(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            namespaces: Names::All,
+            service_accounts: BTreeSet::new(),
+            mode: Mode::Enforce,
+        }
+    }
+}
+
+// === impl Conversion ===
+
+impl Conversion {
+    /// Whether the PSP filled in nothing that a pod can have.
+    #[must_use]
+    pub fn fills_nothing(&self) -> bool {
+        self.specs.is_empty()
+    }
+
+    /// The policies that fill in what the PSP filled in; none where it filled in nothing.
+    #[must_use]
+    pub fn policies(&self, target: &Target) -> Vec<HardeningPolicy> {
+        let specs = self.specs.iter();
+        specs
+            .map(|(suffix, spec)| {
+                address(format!("{}{suffix}", target.name), spec, target, self.weak)
+            })
+            .collect()
+    }
+
+    /// Each field that is filled in, with its value.
+    pub(crate) fn fields(&self) -> BTreeMap<String, Value> {
+        let mut fields = BTreeMap::new();
+        for (_, spec) in &self.specs {
+            // Types of our own, which always become JSON.
+            let spec = serde_json::to_value(spec).unwrap_or_default();
+            for part in ["pod", "containers"] {
+                if let Some(value) = spec.get(part) {
+                    leaves(&format!("spec.{part}"), value, &mut fields);
+                }
+            }
+        }
+        fields
+    }
+}
+
+/// Adds what is set below a path; profiles and labels are taken whole.
+fn leaves(path: &str, value: &Value, fields: &mut BTreeMap<String, Value>) {
+    match value {
+        Value::Null => {}
+        Value::Object(members) if !path.ends_with("Profile") && !path.ends_with("Options") => {
+            for (name, value) in members {
+                leaves(&format!("{path}.{name}"), value, fields);
+            }
+        }
+        _ => {
+            fields.insert(path.to_owned(), value.clone());
+        }
+    }
+}
+
 // === impl HardeningPolicy ===
 
 impl HardeningPolicy {
@@ -430,10 +512,15 @@ mod tests {
         object
     }
 
-    fn check(annotations: &Value, change: &Value, scope: &Scope, expected: &Value) -> Vec<String> {
-        let conversion = convert(&psp(annotations, change), scope).unwrap();
+    fn check(
+        annotations: &Value,
+        change: &Value,
+        target: &Target,
+        expected: &Value,
+    ) -> Vec<String> {
+        let conversion = convert(&psp(annotations, change)).unwrap();
         let policies: Value = conversion
-            .policies
+            .policies(target)
             .iter()
             .map(HardeningPolicy::to_json)
             .collect();
@@ -449,8 +536,8 @@ mod tests {
     fn what_fills_in_nothing_becomes_no_policy() {
         let annotations = json!({"seccomp.security.alpha.kubernetes.io/allowedProfileNames": "*"});
         let change = json!({"allowedCapabilities": ["*"]});
-        let notes = check(&annotations, &change, &Scope::default(), &json!([]));
-        assert_eq!(notes, ["spec"]);
+        let notes = check(&annotations, &change, &Target::all("psp"), &json!([]));
+        assert_eq!(notes, [""; 0]);
     }
 
     #[test]
@@ -461,7 +548,7 @@ mod tests {
         check(
             &json!({}),
             &change,
-            &Scope::default(),
+            &Target::all("psp"),
             &json!([
                 {"apiVersion": "podhardening.dev/v1alpha1", "kind": "ClusterPodHardeningPolicy",
                     "metadata": {"name": "psp"}, "spec": {"tier": "Baseline",
@@ -476,26 +563,27 @@ mod tests {
 
     #[test]
     fn one_namespace_gets_a_policy_of_its_own_unless_it_weakens() {
-        let scope = Scope {
-            namespaces: vec!["shop".to_owned()],
-            service_accounts: vec!["till".to_owned()],
-            priority: Some(3),
+        let target = Target {
+            namespaces: Names::Only(BTreeSet::from(["shop".to_owned()])),
+            service_accounts: BTreeSet::from(["till".to_owned()]),
+            mode: Mode::Audit,
+            ..Target::all("psp")
         };
         let class = json!({"allowedRuntimeClassNames": ["*"], "defaultRuntimeClassName": "gvisor"});
         check(
             &json!({}),
             &json!({ "runtimeClass": class }),
-            &scope,
+            &target,
             &json!([{"apiVersion": "podhardening.dev/v1alpha1", "kind": "PodHardeningPolicy",
-                "metadata": {"name": "psp", "namespace": "shop"}, "spec": {"priority": 3,
+                "metadata": {"name": "psp", "namespace": "shop"}, "spec": {"mode": "Audit",
                 "serviceAccountNames": ["till"], "pod": {"runtimeClassName": "gvisor"}}}]),
         );
         let notes = check(
             &json!({}),
             &json!({"defaultAddCapabilities": ["CAP_KILL", "KILL"]}),
-            &scope,
+            &target,
             &json!([{"apiVersion": "podhardening.dev/v1alpha1", "kind": "ClusterPodHardeningPolicy",
-                "metadata": {"name": "psp"}, "spec": {"priority": 3, "tier": "Baseline",
+                "metadata": {"name": "psp"}, "spec": {"mode": "Audit", "tier": "Baseline",
                 "allowWeakening": true, "listMerge": "Union", "serviceAccountNames": ["till"],
                 "namespaceSelector": {"matchExpressions": [
                     {"key": "kubernetes.io/metadata.name", "operator": "In", "values": ["shop"]}]},
@@ -515,7 +603,7 @@ mod tests {
     fn what_1_24_could_not_have_stored_or_used_is_refused_with_every_reason() {
         let change = json!({"runAsUser": {"rule": "MustRunAs", "ranges": [{"min": 9, "max": 1}]},
             "fsGroup": {"rule": "MayRunAs"}, "volumes": ["everything"]});
-        let error = convert(&psp(&json!({}), &change), &Scope::default()).unwrap_err();
+        let error = convert(&psp(&json!({}), &change)).unwrap_err();
         assert_eq!(
             error.to_string(),
             "spec.runAsUser.ranges[0]: min 9 is greater than max 1; \

@@ -4,6 +4,7 @@
 
 mod pod;
 mod psp;
+mod strict;
 
 use fastrand::Rng;
 use serde_json::{Map, Value};
@@ -59,15 +60,17 @@ pub struct Pair {
 /// The pair of a seed.
 #[must_use]
 pub fn pair(seed: u64) -> Pair {
-    // Neighbouring seeds must not give similar pairs.
-    let mut generator = Generator {
-        random: Rng::with_seed(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15)),
-        strictness: 0,
-        diligence: 0,
-    };
-    generator.strictness = generator.pick(&[5, 15, 35, 70]);
-    generator.diligence = generator.pick(&[3, 10, 25, 60]);
+    let mut generator = Generator::of(seed);
     let psp = generator.psp();
+    let pod = generator.pod();
+    Pair { psp, pod }
+}
+
+/// As [`pair`], with a policy that is as strict as a Pod Security Standard, or nearly.
+#[must_use]
+pub fn strict_pair(seed: u64) -> Pair {
+    let mut generator = Generator::of(seed);
+    let psp = generator.strict_psp();
     let pod = generator.pod();
     Pair { psp, pod }
 }
@@ -81,6 +84,18 @@ struct Generator {
 }
 
 impl Generator {
+    fn of(seed: u64) -> Self {
+        // Neighbouring seeds must not give similar pairs.
+        let mut generator = Self {
+            random: Rng::with_seed(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15)),
+            strictness: 0,
+            diligence: 0,
+        };
+        generator.strictness = generator.pick(&[5, 15, 35, 70]);
+        generator.diligence = generator.pick(&[3, 10, 25, 60]);
+        generator
+    }
+
     fn chance(&mut self, percent: u8) -> bool {
         self.random.u8(0..100) < percent
     }

@@ -6,7 +6,8 @@
 //! - [`convert()`] makes hardening policies of a PSP's defaults, and notes of what they cannot say.
 //! - [`deny()`] makes a ValidatingAdmissionPolicy of what PSPs denied; [`Policy::denials_today`] is the same in
 //!   Rust.
-//! - [`grants()`] works out who could use which PSP.
+//! - [`Policy::standing`] says which Pod Security Standard a PSP is as strict as, and what stands in the way of more.
+//! - [`grants()`] works out who could use which PSP, and [`migrate()`] does all of it for a whole cluster.
 //! - [`modernise`] turns what 1.24 wrote as annotations into the fields that replaced them.
 //!
 //! No I/O, no clock, no logging, nothing asynchronous.
@@ -16,9 +17,13 @@ mod capability;
 mod check;
 pub mod convert;
 pub mod deny;
+pub mod gap;
 #[cfg(feature = "testing")]
 pub mod generate;
+mod lax;
 mod legacy;
+pub mod level;
+pub mod migrate;
 mod mutate;
 pub mod note;
 mod pod;
@@ -32,13 +37,16 @@ mod today;
 mod validate;
 mod volumes;
 
-pub use convert::{Conversion, HardeningPolicy, Refused, Scope, convert};
+pub use convert::{Conversion, HardeningPolicy, Refused, Target, convert};
 pub use deny::{Action, Candidate, Denying, deny};
+pub use gap::{Gap, gaps};
 pub use legacy::modernise;
+pub use level::{Level, Obstacle, Standing};
+pub use migrate::{Input, Migration, migrate};
 pub use note::Note;
 pub use pod::InvalidPod;
 pub use policy::{Policy, Unusable};
 pub use psp::{InvalidPsp, PodSecurityPolicy};
-pub use rbac::{Grant, Grants, grants};
+pub use rbac::{Grant, Grantee, Grants, grants};
 pub use scope::{Names, PodScope, Requesters};
 pub use validate::{Denial, DenialType};

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use crate::psp::SeLinuxOptions;
@@ -134,6 +135,18 @@ pub(crate) struct Place<'a> {
     pub(crate) list: &'static str,
     pub(crate) index: usize,
     pub(crate) container: &'a Container,
+}
+
+// === impl InvalidPod ===
+
+impl InvalidPod {
+    /// Reads what stands under a key of a pod.
+    pub(crate) fn under<T: DeserializeOwned>(key: &str, value: &Value) -> Result<T, Self> {
+        serde_path_to_error::deserialize(value).map_err(|error| Self {
+            path: format!("{key}.{}", error.path()),
+            cause: error.into_inner(),
+        })
+    }
 }
 
 // === impl Pod ===

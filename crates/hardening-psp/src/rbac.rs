@@ -1,8 +1,8 @@
 //! Who could use which PSP: the `use` permissions that Roles, ClusterRoles and their bindings grant.
 //!
 //! A PSP applied to a pod where the pod's service account, or whoever created the pod, was allowed to `use` it
-//! in the pod's namespace. Defaults can be chosen by namespace and service account; who asks for a pod cannot be
-//! known beforehand, so grants to people become notes.
+//! in the pod's namespace. So a grant to a service account counts twice: for its pods, and for the pods that it
+//! creates.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,8 +18,21 @@ pub struct Grant {
     pub psp: String,
     /// The namespace of the pods; `None`: every namespace.
     pub namespace: Option<String>,
-    /// The pods' service account; `None`: every one.
-    pub service_account: Option<String>,
+    /// Which of the pods there.
+    pub grantee: Grantee,
+}
+
+/// Whose grant it is.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Grantee {
+    /// Every pod's.
+    Everyone,
+    /// That of the pods with this service account.
+    ServiceAccount(String),
+    /// That of the user who creates a pod.
+    User(String),
+    /// That of the users of a group.
+    Group(String),
 }
 
 /// Who could use what.
@@ -82,7 +95,7 @@ pub fn is_rbac(api_version: &str, kind: &str) -> bool {
 
 /// Works out who could use which of these PSPs.
 #[must_use]
-pub fn grants(psps: &[&str], objects: &[Value]) -> Grants {
+pub fn grants<'a>(psps: &[&str], objects: impl IntoIterator<Item = &'a Value>) -> Grants {
     let mut grants = Grants::default();
     let mut roles = BTreeMap::new();
     let mut bindings = Vec::new();
@@ -112,21 +125,6 @@ pub fn grants(psps: &[&str], objects: &[Value]) -> Grants {
 }
 
 impl Grants {
-    /// The PSPs that a pod of this namespace and service account could use, by name.
-    #[must_use]
-    pub fn usable(&self, namespace: &str, service_account: &str) -> BTreeSet<&str> {
-        let covers =
-            |limit: &Option<String>, name: &str| limit.as_deref().is_none_or(|one| one == name);
-        self.grants
-            .iter()
-            .filter(|grant| {
-                covers(&grant.namespace, namespace)
-                    && covers(&grant.service_account, service_account)
-            })
-            .map(|grant| grant.psp.as_str())
-            .collect()
-    }
-
     fn note(&mut self, field: impl Into<String>, why: impl Into<String>, advice: &str) {
         self.notes.push(Note::new(field, why, advice));
     }
@@ -167,24 +165,12 @@ impl Grants {
             return;
         }
         for subject in binding.subjects.iter().flatten() {
-            match subject.pods(bound.as_deref()) {
-                Some((namespace, service_account)) => {
-                    self.grants.extend(granted.iter().map(|psp| Grant {
-                        psp: (*psp).to_owned(),
-                        namespace: namespace.clone(),
-                        service_account: service_account.clone(),
-                    }));
-                }
-                None => self.note(
-                    about.as_str(),
-                    format!(
-                        "{} {} could use {} for the pods it created itself; whoever creates a pod does not decide its defaults",
-                        subject.kind,
-                        subject.name,
-                        granted.join(", ")
-                    ),
-                    "select those pods by namespace or label if they need defaults of their own",
-                ),
+            for (namespace, grantee) in subject.grantees(bound.as_deref()) {
+                self.grants.extend(granted.iter().map(|psp| Grant {
+                    psp: (*psp).to_owned(),
+                    namespace: namespace.clone(),
+                    grantee: grantee.clone(),
+                }));
             }
         }
     }
@@ -215,29 +201,51 @@ impl Object {
 }
 
 impl Subject {
-    /// The namespace and the service account of the pods that the subject stands for, each `None` for all;
-    /// `None` where it stands for no pods. `bound` is the namespace in which the grant holds.
-    fn pods(&self, bound: Option<&str>) -> Option<(Option<String>, Option<String>)> {
+    /// Whose grant it is, and the namespaces of the pods, `None` for all. `bound` is the namespace in which the
+    /// grant holds.
+    fn grantees(&self, bound: Option<&str>) -> Vec<(Option<String>, Grantee)> {
         const ACCOUNT: &str = "system:serviceaccount:";
         const ACCOUNTS: &str = "system:serviceaccounts:";
-        let (own, account) = match self.kind.as_str() {
-            "ServiceAccount" => (self.namespace.as_deref(), Some(self.name.as_str())),
+        let bound_to = bound.map(str::to_owned);
+        // A pod's service account is of the pod's own namespace.
+        let pods_of = |own: &str, grantee: Grantee| {
+            let holds = bound.is_none_or(|bound| bound == own);
+            holds.then(|| (Some(own.to_owned()), grantee))
+        };
+        let account = |own: &str, name: &str, user: String| {
+            let pods = pods_of(own, Grantee::ServiceAccount(name.to_owned()));
+            let created = (bound_to.clone(), Grantee::User(user));
+            pods.into_iter().chain([created]).collect()
+        };
+        match self.kind.as_str() {
+            // Of no namespace at all it is nobody.
+            "ServiceAccount" => match self.namespace.as_deref().or(bound) {
+                Some(own) => {
+                    let user = format!("{ACCOUNT}{own}:{}", self.name);
+                    account(own, &self.name, user)
+                }
+                None => Vec::new(),
+            },
             "User" => {
-                let (namespace, name) = self.name.strip_prefix(ACCOUNT)?.split_once(':')?;
-                (Some(namespace), Some(name))
+                let name = self.name.strip_prefix(ACCOUNT);
+                match name.and_then(|name| name.split_once(':')) {
+                    Some((own, name)) => account(own, name, self.name.clone()),
+                    None => vec![(bound_to, Grantee::User(self.name.clone()))],
+                }
             }
             "Group" => match self.name.as_str() {
-                "system:serviceaccounts" | "system:authenticated" => (None, None),
-                name => (Some(name.strip_prefix(ACCOUNTS)?), None),
+                "system:serviceaccounts" | "system:authenticated" => {
+                    vec![(bound_to, Grantee::Everyone)]
+                }
+                name => {
+                    let of = name.strip_prefix(ACCOUNTS);
+                    let pods = of.and_then(|own| pods_of(own, Grantee::Everyone));
+                    let created = (bound_to, Grantee::Group(name.to_owned()));
+                    pods.into_iter().chain([created]).collect()
+                }
             },
-            _ => return None,
-        };
-        // A pod's service account is of the pod's own namespace.
-        let namespace = match (own, bound) {
-            (Some(own), Some(bound)) if own != bound => return None,
-            (own, bound) => own.or(bound),
-        };
-        Some((namespace.map(str::to_owned), account.map(str::to_owned)))
+            _ => Vec::new(),
+        }
     }
 }
 
@@ -270,15 +278,17 @@ mod tests {
             "roleRef": {"kind": role_kind, "name": role}, "subjects": [subject]})
     }
 
-    /// Expected: psp, namespace, service account, with `*` for all.
-    fn check(
-        kind: &str,
-        role_name: &str,
-        names: &Value,
-        subject: &Value,
-        expected: &[&str],
-        notes: usize,
-    ) {
+    fn shown(found: &Grants) -> Vec<String> {
+        let grants = found.grants.iter();
+        grants
+            .map(|grant| {
+                let namespace = grant.namespace.as_deref().unwrap_or("*");
+                format!("{} {namespace} {:?}", grant.psp, grant.grantee)
+            })
+            .collect()
+    }
+
+    fn check(kind: &str, role_name: &str, names: &Value, subject: &Value, expected: &[&str]) {
         let role_kind = if role_name.starts_with("cluster") {
             "ClusterRole"
         } else {
@@ -289,86 +299,97 @@ mod tests {
             binding(kind, role_name, subject),
         ];
         let found = grants(&PSPS, &objects);
-        let all = |limit: &Option<String>| limit.clone().unwrap_or("*".to_owned());
-        let listed: Vec<String> = found
-            .grants
-            .iter()
-            .map(|grant| {
-                format!(
-                    "{} {} {}",
-                    grant.psp,
-                    all(&grant.namespace),
-                    all(&grant.service_account)
-                )
-            })
-            .collect();
-        assert_eq!(listed, expected, "{kind} {subject}");
-        assert_eq!(found.notes.len(), notes, "{:?}", found.notes);
+        assert_eq!(shown(&found), expected, "{kind} {subject}");
+        assert_eq!(found.notes, []);
     }
 
     #[test]
-    fn a_grant_reaches_the_pods_that_its_subject_stands_for_where_it_is_bound() {
-        let account = json!({"kind": "ServiceAccount", "name": "till", "namespace": "shop"});
-        let other = json!({"kind": "ServiceAccount", "name": "till", "namespace": "bank"});
-        let user = json!({"kind": "User", "name": "system:serviceaccount:shop:till"});
-        let everyone = json!({"kind": "Group", "name": "system:serviceaccounts"});
-        let authenticated = json!({"kind": "Group", "name": "system:authenticated"});
-        let of_bank = json!({"kind": "Group", "name": "system:serviceaccounts:bank"});
-        let person = json!({"kind": "User", "name": "alice"});
-        let tight = json!(["tight"]);
-        check(
-            "RoleBinding",
-            "role",
-            &tight,
-            &account,
-            &["tight shop till"],
-            0,
-        );
-        check(
-            "RoleBinding",
-            "cluster",
-            &tight,
-            &user,
-            &["tight shop till"],
-            0,
-        );
-        check(
-            "ClusterRoleBinding",
-            "cluster",
-            &tight,
-            &other,
-            &["tight bank till"],
-            0,
-        );
-        check(
-            "RoleBinding",
-            "role",
-            &json!([]),
-            &everyone,
-            &["open shop *", "tight shop *"],
-            0,
-        );
-        check(
-            "ClusterRoleBinding",
-            "cluster",
-            &tight,
-            &authenticated,
-            &["tight * *"],
-            0,
-        );
-        check(
-            "ClusterRoleBinding",
-            "cluster",
-            &tight,
-            &of_bank,
-            &["tight bank *"],
-            0,
-        );
-        // Neither is a pod's own service account there.
-        check("RoleBinding", "role", &tight, &other, &[], 1);
-        check("RoleBinding", "role", &tight, &of_bank, &[], 1);
-        check("ClusterRoleBinding", "cluster", &tight, &person, &[], 1);
-        check("RoleBinding", "role", &json!(["other"]), &person, &[], 0);
+    fn a_grant_reaches_its_subjects_pods_and_the_pods_that_it_creates() {
+        let account = |namespace: &str| json!({"kind": "ServiceAccount", "name": "till", "namespace": namespace});
+        let user = |name: &str| json!({"kind": "User", "name": name});
+        let group = |name: &str| json!({"kind": "Group", "name": name});
+        let created_by_till = "tight shop User(\"system:serviceaccount:shop:till\")";
+        let cases: &[(&str, Value, &[&str])] = &[
+            (
+                "RoleBinding",
+                account("shop"),
+                &["tight shop ServiceAccount(\"till\")", created_by_till],
+            ),
+            (
+                "RoleBinding",
+                json!({"kind": "ServiceAccount", "name": "till"}),
+                &["tight shop ServiceAccount(\"till\")", created_by_till],
+            ),
+            (
+                "RoleBinding",
+                user("system:serviceaccount:shop:till"),
+                &["tight shop ServiceAccount(\"till\")", created_by_till],
+            ),
+            // Of another namespace, it is no pod's own service account there.
+            (
+                "RoleBinding",
+                account("bank"),
+                &["tight shop User(\"system:serviceaccount:bank:till\")"],
+            ),
+            (
+                "ClusterRoleBinding",
+                account("bank"),
+                &[
+                    "tight * User(\"system:serviceaccount:bank:till\")",
+                    "tight bank ServiceAccount(\"till\")",
+                ],
+            ),
+            (
+                "ClusterRoleBinding",
+                json!({"kind": "ServiceAccount", "name": "till"}),
+                &[],
+            ),
+            (
+                "RoleBinding",
+                user("alice"),
+                &["tight shop User(\"alice\")"],
+            ),
+            (
+                "ClusterRoleBinding",
+                user("alice"),
+                &["tight * User(\"alice\")"],
+            ),
+            (
+                "RoleBinding",
+                group("system:serviceaccounts"),
+                &["tight shop Everyone"],
+            ),
+            (
+                "ClusterRoleBinding",
+                group("system:authenticated"),
+                &["tight * Everyone"],
+            ),
+            (
+                "ClusterRoleBinding",
+                group("system:serviceaccounts:bank"),
+                &[
+                    "tight * Group(\"system:serviceaccounts:bank\")",
+                    "tight bank Everyone",
+                ],
+            ),
+            (
+                "RoleBinding",
+                group("system:serviceaccounts:bank"),
+                &["tight shop Group(\"system:serviceaccounts:bank\")"],
+            ),
+            (
+                "RoleBinding",
+                group("people"),
+                &["tight shop Group(\"people\")"],
+            ),
+        ];
+        for (kind, subject, expected) in cases {
+            check(kind, "cluster", &json!(["tight"]), subject, expected);
+        }
+        let everyone = group("system:serviceaccounts");
+        let all = ["open shop Everyone", "tight shop Everyone"];
+        check("RoleBinding", "role", &json!([]), &everyone, &all);
+        check("RoleBinding", "role", &json!(["other"]), &everyone, &[]);
     }
 
     #[test]
@@ -402,7 +423,7 @@ mod tests {
                 &PSPS,
                 &[role, binding("ClusterRoleBinding", "cluster", &everyone)],
             );
-            assert_eq!(found.usable("any", "any").len(), expected, "{rule}");
+            assert_eq!(found.grants.len(), expected, "{rule}");
         }
     }
 
@@ -420,7 +441,6 @@ mod tests {
         );
         let about: Vec<&str> = found.notes.iter().map(|note| note.field.as_str()).collect();
         assert_eq!(about, ["bad", "RoleBinding b"]);
-        assert_eq!(found.usable("shop", "till"), BTreeSet::from(["open"]));
-        assert_eq!(found.usable("bank", "till"), BTreeSet::new());
+        assert_eq!(shown(&found), ["open shop Everyone"]);
     }
 }

@@ -44,6 +44,28 @@ impl Names {
             Self::AllBut(names) => !names.contains(name),
         }
     }
+
+    /// These and those.
+    #[must_use]
+    pub fn union(&self, other: &Self) -> Self {
+        match (self, other) {
+            (Self::All, _) | (_, Self::All) => Self::All,
+            (Self::Only(one), Self::Only(two)) => Self::Only(one | two),
+            (Self::AllBut(but), Self::Only(names)) | (Self::Only(names), Self::AllBut(but)) => {
+                Self::all_but(but - names)
+            }
+            (Self::AllBut(one), Self::AllBut(two)) => Self::all_but(one & two),
+        }
+    }
+
+    /// Every one but these, of which there may be none.
+    #[must_use]
+    pub fn all_but(names: BTreeSet<String>) -> Self {
+        match names.is_empty() {
+            true => Self::All,
+            false => Self::AllBut(names),
+        }
+    }
 }
 
 // === impl PodScope ===
@@ -59,6 +81,29 @@ impl PodScope {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_union_has_what_either_has() {
+        let set = |names: &str| {
+            names
+                .chars()
+                .map(String::from)
+                .collect::<BTreeSet<String>>()
+        };
+        let mut all = vec![Names::All];
+        for names in ["", "a", "ab", "bc"] {
+            all.extend([Names::Only(set(names)), Names::AllBut(set(names))]);
+        }
+        for one in &all {
+            for two in &all {
+                let union = one.union(two);
+                for name in ["a", "b", "c", "d"] {
+                    let expected = one.contains(name) || two.contains(name);
+                    assert_eq!(union.contains(name), expected, "{one:?} {two:?} {name}");
+                }
+            }
+        }
+    }
 
     #[test]
     fn a_pod_is_in_scope_by_both_its_names() {

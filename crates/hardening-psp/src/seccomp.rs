@@ -14,7 +14,7 @@ pub(crate) const CONTAINER_ANNOTATION: &str = "container.seccomp.security.alpha.
 
 const RUNTIME_DEFAULT: &str = "runtime/default";
 const DOCKER_DEFAULT: &str = "docker/default";
-const UNCONFINED: &str = "unconfined";
+pub(crate) const UNCONFINED: &str = "unconfined";
 const LOCALHOST: &str = "localhost/";
 
 /// A pod's or container's `seccompProfile`.

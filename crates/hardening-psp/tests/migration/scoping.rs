@@ -1,0 +1,233 @@
+//! For every pod: the PSPs taken to be usable are those that were, the defaults it gets are those of the PSP that
+//! 1.24 would have taken, and where either is not so, a remark is about that pod.
+
+use std::collections::BTreeSet;
+
+use hardening_api::policy::Mode;
+use hardening_engine::{Pod, Policy, PolicySet, UnknownNamespaces};
+use hardening_psp::generate::pair;
+use hardening_psp::migrate::{Given, Usable};
+use hardening_psp::{HardeningPolicy, Input, Migration, Requesters, migrate};
+use serde_json::{Value, json};
+
+use crate::cluster::{ACCOUNTS, CREATORS, Cluster, Creator, NAMESPACES};
+
+const CLUSTERS: u64 = 1_500;
+
+fn migration(cluster: &Cluster, with_rbac: bool) -> Migration {
+    let given = cluster.psps.iter().enumerate();
+    migrate(&Input {
+        psps: given
+            .map(|(index, object)| Given {
+                origin: format!("psp {index}"),
+                object,
+            })
+            .collect(),
+        rbac: with_rbac.then(|| cluster.rbac.iter().collect()),
+        namespaces: cluster.namespaces.clone(),
+        service_accounts: cluster.service_accounts.clone(),
+        mode: Mode::Enforce,
+    })
+}
+
+/// Every pod: its namespace and its service account.
+fn pods() -> impl Iterator<Item = (&'static str, &'static str)> {
+    NAMESPACES.into_iter().flat_map(|namespace| {
+        ACCOUNTS
+            .into_iter()
+            .map(move |account| (namespace, account))
+    })
+}
+
+fn has_remark(migration: &Migration, namespace: &str, account: &str, about: &str) -> bool {
+    migration.remarks.iter().any(|remark| {
+        let mut scopes = remark.scopes.iter();
+        remark.note.why.contains(about) && scopes.any(|scope| scope.contains(namespace, account))
+    })
+}
+
+fn is_one_of(requesters: &Requesters, creator: &Creator) -> bool {
+    requesters.users.contains(creator.user)
+        || creator
+            .groups
+            .iter()
+            .any(|group| requesters.groups.contains(*group))
+}
+
+fn usable_for<'a>(usable: &'a Usable, creator: &Creator) -> BTreeSet<&'a str> {
+    let by_requester = usable.by_requester.iter();
+    let by_requester = by_requester.filter(|(_, requesters)| is_one_of(requesters, creator));
+    let by_account = usable.by_account.iter();
+    let all = by_account.chain(by_requester.map(|(psp, _)| psp));
+    all.map(String::as_str).collect()
+}
+
+#[test]
+fn the_psps_taken_to_be_usable_are_those_that_were() {
+    let mut granted_by_requester = 0;
+    for seed in 0..CLUSTERS {
+        let cluster = Cluster::generate(seed);
+        let migration = migration(&cluster, true);
+        for (namespace, account) in pods() {
+            let about = format!("seed {seed}, {namespace}/{account}");
+            let segments = migration.segments.iter();
+            let of_pod = segments.filter(|segment| segment.scope.contains(namespace, account));
+            assert_eq!(of_pod.count(), 1, "{about}: {:?}", migration.segments);
+            let usable = migration.usable(namespace, account).unwrap();
+            let of_account = cluster.of_account(namespace, account);
+            let by_account: BTreeSet<&str> = usable.by_account.iter().map(String::as_str).collect();
+            assert_eq!(by_account, of_account, "{about}");
+            for creator in &CREATORS {
+                let of_creator = cluster.may_use(namespace, creator.user, creator.groups);
+                let expected = &of_account | &of_creator;
+                granted_by_requester += usize::from(expected != of_account);
+                assert_eq!(
+                    usable_for(usable, creator),
+                    expected,
+                    "{about}, {}",
+                    creator.user
+                );
+            }
+        }
+    }
+    assert!(granted_by_requester > 1_000, "{granted_by_requester}");
+}
+
+/// The names of the policies that are for a pod.
+fn matching(set: &PolicySet, namespace: &str, account: &str) -> BTreeSet<String> {
+    let pod = json!({"metadata": {"name": "p"}, "spec": {"serviceAccountName": account, "containers": [{"name": "c"}]}});
+    let text = pod.to_string();
+    let view = Pod::from_json(&text).unwrap();
+    let matching = set.matching(namespace, &view).unwrap();
+    matching
+        .policies()
+        .map(|policy| policy.key().name.clone())
+        .collect()
+}
+
+fn policy_set(policies: &[HardeningPolicy]) -> PolicySet {
+    let mut set = PolicySet::new(UnknownNamespaces::OnlyNameLabel);
+    for policy in policies {
+        let manifest = policy.to_json();
+        set.insert_policy(match policy {
+            HardeningPolicy::Namespaced(_) => {
+                Policy::namespaced(&serde_json::from_value(manifest).unwrap()).unwrap()
+            }
+            HardeningPolicy::Cluster(_) => {
+                Policy::cluster(&serde_json::from_value(manifest).unwrap()).unwrap()
+            }
+        });
+    }
+    set
+}
+
+/// Whether an object's name is made of a PSP's.
+fn is_of(policy: &str, psp: &str) -> bool {
+    let rest = policy.strip_prefix(&format!("psp-{psp}"));
+    rest.is_some_and(|rest| {
+        let numbered = rest.trim_end_matches("-capabilities");
+        let number = numbered.strip_prefix('-').unwrap_or("0");
+        numbered.is_empty() || number.parse::<u32>().is_ok()
+    })
+}
+
+#[test]
+fn a_pod_has_the_defaults_of_its_first_psp_and_of_no_other() {
+    let mut left_out = 0;
+    for seed in 0..CLUSTERS {
+        let cluster = Cluster::generate(seed);
+        let migration = migration(&cluster, seed % 10 != 0);
+        let set = policy_set(&migration.policies);
+        for (namespace, account) in pods() {
+            let about = format!("seed {seed}, {namespace}/{account}");
+            let usable = migration.usable(namespace, account).unwrap();
+            // Controllers count as everyone.
+            let usable = usable_for(usable, &CREATORS[2]);
+            let mut order: Vec<&str> = usable.into_iter().collect();
+            order.sort_by_key(|name| (!migration.psps[*name].fills_nothing(), *name));
+            let found = matching(&set, namespace, account);
+            let expected = order
+                .first()
+                .filter(|name| !migration.psps[**name].fills_nothing());
+            match expected {
+                None => assert_eq!(found, BTreeSet::new(), "{about}"),
+                Some(_) if found.is_empty() => {
+                    left_out += 1;
+                    let is_known = cluster
+                        .service_accounts
+                        .as_ref()
+                        .is_some_and(|all| all[namespace].contains(account));
+                    assert!(!is_known, "{about}");
+                    assert!(
+                        has_remark(&migration, namespace, account, "lists the service accounts"),
+                        "{about}"
+                    );
+                }
+                Some(name) => assert!(
+                    found.iter().all(|policy| is_of(policy, name)),
+                    "{about}: {found:?}, not {name}"
+                ),
+            }
+        }
+    }
+    assert!(left_out > 100, "{left_out}");
+}
+
+/// What 1.24 made of a pod: the PSP that it took, and the pod.
+fn admit<'a>(
+    migration: &Migration,
+    usable: &BTreeSet<&'a str>,
+    pod: &Value,
+) -> Option<(&'a str, Value)> {
+    let mut changed = None;
+    for name in usable {
+        let policy = &migration.psps[*name].policy;
+        let mut mutated = pod.clone();
+        policy.mutate(&mut mutated).unwrap();
+        if policy.validate(&mutated).unwrap().is_empty() {
+            if mutated == *pod {
+                return Some((name, mutated));
+            }
+            changed.get_or_insert((*name, mutated));
+        }
+    }
+    changed
+}
+
+#[test]
+fn where_1_24_would_have_filled_in_otherwise_a_remark_says_so() {
+    let (mut same, mut other) = (0, 0);
+    for seed in 0..CLUSTERS {
+        let cluster = Cluster::generate(seed);
+        let migration = migration(&cluster, seed % 10 != 0);
+        for (index, (namespace, account)) in (0..).zip(pods()) {
+            let usable = usable_for(migration.usable(namespace, account).unwrap(), &CREATORS[2]);
+            let segments = &mut migration.segments.iter();
+            let segment = segments.find(|segment| segment.scope.contains(namespace, account));
+            let Some(chosen) = &segment.unwrap().chosen else {
+                assert_eq!(usable, BTreeSet::new());
+                continue;
+            };
+            let mut pod = pair(seed * 100 + index).pod;
+            // With any profile in a field, every PSP changed the pod, by an annotation that says the same.
+            if let Some(context) = pod["spec"]["securityContext"].as_object_mut() {
+                context.remove("seccompProfile");
+            }
+            let Some((taken, filled)) = admit(&migration, &usable, &pod) else {
+                continue;
+            };
+            let mut expected = pod.clone();
+            migration.psps[chosen].policy.mutate(&mut expected).unwrap();
+            if filled == expected {
+                same += 1;
+                continue;
+            }
+            other += 1;
+            assert!(
+                has_remark(&migration, namespace, account, "tried them pod by pod"),
+                "seed {seed}, {namespace}/{account}: 1.24 took {taken}, here {chosen}\npod {pod}"
+            );
+        }
+    }
+    assert!(same > 500 && other > 100, "{same} {other}");
+}

@@ -1,0 +1,4 @@
+//! What PodSecurityPolicies become, on a real API server.
+
+// The Pod Security Standard that a PSP is as strict as, with Pod Security Admission as the judge.
+mod levels;
