@@ -42,7 +42,7 @@ function kind(source, line) {
     if (source == "doc") return "documentation examples"
     # Over generated cases: against PodSecurityPolicy's own code, and on the API server.
     if (source == "fidelity") return "property tests"
-    if (source == "cluster" && line ~ /^test (admission|ephemeral|future_fields|model)::/) return "property tests"
+    if (source == "cluster" && line ~ /^test (admission|ephemeral|future_fields|model|standards)::/) return "property tests"
     if (source == "cluster" || source == "control_plane") return "API-server tests"
     if (source == "program" && line ~ /^test crds::/) return "stale-file checks"
     if (source == "fast") return line ~ /^test reference::/ ? "stale-file checks" : "examples and docs"
