@@ -6,7 +6,8 @@
 use std::collections::BTreeMap;
 
 use pod_security_standards::{
-    CHECKS, CheckId, Evaluation, FieldViolation, InvalidPod, Level, Pod, Version, evaluate,
+    CHECKS, CheckId, Evaluation, FieldViolation, InvalidPod, Level, Pod, Version, Violation,
+    evaluate,
 };
 use serde_json::{Value, json};
 
@@ -91,6 +92,101 @@ async fn judge(api: &Api, case: &Value) -> Outcome<Agreed> {
         }
     }
     Ok(Ok(Agreed(expected)))
+}
+
+/// Every version up to one that is yet to come, each with pods that lie where two versions differ.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_changed_with_a_version_changes_with_that_version() {
+    let api = Api::admin().await;
+    let versions = (0..=37).map(Version::Minor).chain([Version::Latest]);
+    let pods = pods_between_versions();
+    let mut verdicts = BTreeMap::new();
+    for (level, version) in versions.flat_map(|version| LEVELS.map(|level| (level, version))) {
+        let (name, label) = (name(level, &version.to_string()), version.to_string());
+        bare_namespace(&api, &name, &enforce(level, &label)).await;
+        for (index, pod) in pods.iter().enumerate() {
+            let expected = evaluate(level, version, &Pod::from_value(pod).unwrap());
+            let answer = api.post(&dry_run(&name), pod).await;
+            match compare(&expected, pod, answer) {
+                Ok(Ok(())) => {}
+                other => panic!("{level}:{version}: {other:?}\n{pod:#}"),
+            }
+            let seen: &mut Vec<_> = verdicts.entry((level, index)).or_default();
+            let told: Vec<String> = expected
+                .violations
+                .iter()
+                .map(Violation::to_string)
+                .collect();
+            seen.push(told);
+        }
+    }
+    // Each of them is there for a change.
+    for (index, pod) in pods.iter().enumerate() {
+        let changes = |level| {
+            verdicts[&(level, index)]
+                .windows(2)
+                .any(|two| two[0] != two[1])
+        };
+        assert!(LEVELS.into_iter().any(changes), "{pod:#}");
+    }
+}
+
+fn pods_between_versions() -> Vec<Value> {
+    let specs = [
+        container(json!({})),
+        json!({"os": {"name": "windows"}, "securityContext": {"seccompProfile": null}, "containers": [{"name": "c", "image": "i"}]}),
+        container(json!({"livenessProbe": {"tcpSocket": {"host": "db", "port": 1}}})),
+        container(json!({"securityContext": {"capabilities": {"add": ["CHOWN"]}}})),
+        with(
+            container(json!({"securityContext": {"procMount": "Unmasked"}})),
+            &json!({"hostUsers": false}),
+        ),
+        json!({"hostUsers": false, "securityContext": {"runAsUser": 0, "runAsNonRoot": false}}),
+        json!({"securityContext": {"runAsUser": 0}}),
+        json!({"securityContext": {"seccompProfile": {"type": "Unconfined"}}}),
+        json!({"securityContext": {"seLinuxOptions": {"type": "container_engine_t"}}}),
+    ];
+    let sysctls = [
+        "ip_local_reserved_ports",
+        "tcp_fin_timeout",
+        "tcp_keepalive_intvl",
+        "tcp_keepalive_probes",
+        "tcp_keepalive_time",
+        "tcp_rmem",
+        "tcp_wmem",
+    ];
+    let sysctls = sysctls.map(|name| {
+        let sysctl = json!({"name": format!("net.ipv4.{name}"), "value": "1"});
+        json!({"securityContext": {"sysctls": [sysctl]}})
+    });
+    let mut annotated = hardened_but(&json!({"securityContext": {"seccompProfile": null}}));
+    annotated["metadata"]["annotations"] =
+        json!({"seccomp.security.alpha.kubernetes.io/pod": "unconfined"});
+    let specs = specs.iter().chain(&sysctls);
+    specs.map(hardened_but).chain([annotated]).collect()
+}
+
+/// A spec with one container.
+fn container(more: Value) -> Value {
+    json!({"containers": [with(more, &json!({"name": "c", "image": "i"}))]})
+}
+
+/// A pod that meets the highest level, but for its spec's difference.
+fn hardened_but(spec: &Value) -> Value {
+    let hardened = container(json!({"securityContext": {
+        "allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]},
+    }}));
+    let context = json!({"runAsNonRoot": true, "seccompProfile": {"type": "RuntimeDefault"}});
+    let hardened = with(hardened, &json!({"securityContext": context}));
+    json!({
+        "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "between"},
+        "spec": with(hardened, spec),
+    })
+}
+
+fn with(mut object: Value, more: &Value) -> Value {
+    json_patch::merge(&mut object, more);
+    object
 }
 
 /// What cannot be read here, the API server cannot read either.

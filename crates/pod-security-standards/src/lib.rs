@@ -1,3 +1,5 @@
+//! Kubernetes' Pod Security Standards, as its API server holds pods against them.
+//!
 #![doc = include_str!("../README.md")]
 
 mod check;

@@ -25,6 +25,14 @@ impl Version {
     pub(crate) fn has(self, minor: u64) -> bool {
         self >= Self::Minor(minor)
     }
+
+    /// The names that are part of it, of those that came with some minor version each.
+    pub(crate) fn known(self, names: &[(&'static str, u64)]) -> Vec<&'static str> {
+        let names = names.iter();
+        names
+            .filter_map(|(name, since)| self.has(*since).then_some(*name))
+            .collect()
+    }
 }
 
 impl fmt::Display for Version {

@@ -24,10 +24,7 @@ const SAFE_SYSCTLS: [(&str, u64); 12] = [
 ];
 
 pub(crate) fn sysctls(pod: &Pod, version: Version) -> Option<Finding> {
-    let safe: Vec<&'static str> = SAFE_SYSCTLS
-        .into_iter()
-        .filter_map(|(name, since)| version.has(since).then_some(name))
-        .collect();
+    let safe = version.known(&SAFE_SYSCTLS);
     let sysctls = pod.context().sysctls.iter().enumerate();
     let unsafe_ones: Vec<(usize, &str)> = sysctls
         .map(|(index, sysctl)| (index, sysctl.name.as_str()))

@@ -213,10 +213,7 @@ const SE_LINUX_TYPES: [(&str, u64); 4] = [
 ];
 
 pub(crate) fn se_linux(pod: &Pod, version: Version) -> Option<Finding> {
-    let types: Vec<&'static str> = SE_LINUX_TYPES
-        .into_iter()
-        .filter_map(|(name, since)| version.has(since).then_some(name))
-        .collect();
+    let types = version.known(&SE_LINUX_TYPES);
     let (type_allowed, unset) = (Allowed::unset_or(&types), Allowed::unset_or(&[]));
     let mut bad_types = BTreeSet::new();
     let (mut sets_user, mut sets_role) = (false, false);
