@@ -6,6 +6,7 @@
 //! - [`convert()`] makes hardening policies of a PSP's defaults, and notes of what they cannot say.
 //! - [`Policy::standing`] says which Pod Security Standard a PSP is as strict as, and what stands in the way of more.
 //! - [`grants()`] works out who could use which PSP, and [`migrate()`] does all of it for a whole cluster.
+//! - [`Migration::judge`] is what 1.24 made of a new pod, [`differences`] where a hardened pod is not the same.
 //! - [`modernise`] turns what 1.24 wrote as annotations into the fields that replaced them.
 //!
 //! No I/O, no clock, no logging, nothing asynchronous.
@@ -13,6 +14,7 @@
 mod app_armor;
 mod check;
 pub mod convert;
+mod created;
 pub mod gap;
 #[cfg(feature = "testing")]
 pub mod generate;
@@ -27,12 +29,14 @@ mod policy;
 pub mod psp;
 pub mod rbac;
 mod remarks;
+pub mod replay;
 pub mod scope;
 mod seccomp;
 mod validate;
 mod volumes;
 
 pub use convert::{Conversion, HardeningPolicy, Refused, Target, convert};
+pub use created::as_created;
 pub use gap::{Gap, gaps};
 pub use legacy::modernise;
 pub use level::{Level, Obstacle, Standing};
@@ -42,5 +46,6 @@ pub use pod::InvalidPod;
 pub use policy::{Policy, Unusable};
 pub use psp::{InvalidPsp, PodSecurityPolicy};
 pub use rbac::{Grant, Grantee, Grants, grants};
+pub use replay::{Denials, Difference, Judgement, differences};
 pub use scope::{Names, PodScope, Requesters};
 pub use validate::{Denial, DenialType};
