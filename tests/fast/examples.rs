@@ -6,11 +6,13 @@ use std::fmt::Write as _;
 use hardening_api::policy::Profile;
 use hardening_engine::{Fill, Plan, Pod, PolicySet, plan, pod_template};
 use hardening_manifests::{Manifest, Object, objects, policy_set, read};
+use hardening_psp::{PodSecurityPolicy, convert};
 use k8s_openapi::api::{
     apps::v1::{DaemonSet, Deployment, StatefulSet},
     batch::v1::{CronJob, Job},
     core::v1::{Namespace, Pod as TypedPod, ServiceAccount},
     node::v1::RuntimeClass,
+    rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBinding},
 };
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
@@ -194,6 +196,17 @@ fn every_object_is_spelled_as_its_kind_has_it() {
                 ("batch/v1", "CronJob") => again::<CronJob>(&object),
                 ("batch/v1", "Job") => again::<Job>(&object),
                 ("node.k8s.io/v1", "RuntimeClass") => again::<RuntimeClass>(&object),
+                ("rbac.authorization.k8s.io/v1", "Role") => again::<Role>(&object),
+                ("rbac.authorization.k8s.io/v1", "RoleBinding") => again::<RoleBinding>(&object),
+                ("rbac.authorization.k8s.io/v1", "ClusterRole") => again::<ClusterRole>(&object),
+                ("rbac.authorization.k8s.io/v1", "ClusterRoleBinding") => {
+                    again::<ClusterRoleBinding>(&object)
+                }
+                (version, kind) if PodSecurityPolicy::is_kind(version, kind) => {
+                    convert(object.value).unwrap_or_else(|error| panic!("{object}: {error}"));
+                    none_wrong(&PodSecurityPolicy::unknown_fields(object.value));
+                    object.value.clone()
+                }
                 // `policies` looks at these more closely.
                 (hardening_api::API_VERSION, _) => object.value.clone(),
                 (api_version, kind) => {
@@ -219,15 +232,21 @@ fn again<T: Serialize + DeserializeOwned>(object: &Object<'_>) -> Value {
 
 #[test]
 fn every_namespace_of_the_examples_is_among_them() {
-    let given = read_examples(&["examples/namespaces.yaml"]);
-    let given: BTreeSet<&str> = objects(&given)
-        .filter_map(|namespace| namespace.name())
-        .collect();
     let mut used = workloads();
     for source in policy_sources() {
         used.extend(read_examples(&[&source]));
     }
-    let used: BTreeSet<&str> = objects(&used)
+    check_namespaces("examples/namespaces.yaml", &used);
+    let used = read_examples(&["examples/psp", "examples/psp/workloads"]);
+    check_namespaces("examples/psp/namespaces.yaml", &used);
+}
+
+fn check_namespaces(given: &str, used: &[Manifest]) {
+    let given = read_examples(&[given]);
+    let given: BTreeSet<&str> = objects(&given)
+        .filter_map(|namespace| namespace.name())
+        .collect();
+    let used: BTreeSet<&str> = objects(used)
         .filter_map(|object| object.namespace())
         .collect();
     assert_eq!(given, used);

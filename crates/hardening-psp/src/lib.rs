@@ -4,6 +4,8 @@
 //! - [`Policy::mutate`] and [`Policy::validate`] do to a pod what Kubernetes 1.24 did. Tests hold both against
 //!   1.24's own code, on generated policies and pods.
 //! - [`convert()`] makes hardening policies of a PSP's defaults, and notes of what they cannot say.
+//! - [`deny()`] makes a ValidatingAdmissionPolicy of what PSPs denied; [`Policy::denials_today`] is the same in
+//!   Rust.
 //! - [`Policy::standing`] says which Pod Security Standard a PSP is as strict as, and what stands in the way of more.
 //! - [`grants()`] works out who could use which PSP, and [`migrate()`] does all of it for a whole cluster.
 //! - [`modernise`] turns what 1.24 wrote as annotations into the fields that replaced them.
@@ -11,8 +13,10 @@
 //! No I/O, no clock, no logging, nothing asynchronous.
 
 mod app_armor;
+mod capability;
 mod check;
 pub mod convert;
+pub mod deny;
 pub mod gap;
 #[cfg(feature = "testing")]
 pub mod generate;
@@ -29,10 +33,12 @@ pub mod rbac;
 mod remarks;
 pub mod scope;
 mod seccomp;
+mod today;
 mod validate;
 mod volumes;
 
 pub use convert::{Conversion, HardeningPolicy, Refused, Target, convert};
+pub use deny::{Action, Candidate, Denying, deny};
 pub use gap::{Gap, gaps};
 pub use legacy::modernise;
 pub use level::{Level, Obstacle, Standing};

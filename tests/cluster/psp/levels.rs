@@ -6,9 +6,7 @@ use std::collections::BTreeMap;
 use hardening_engine::{Pod, PolicySet, UnknownNamespaces, plan};
 use hardening_psp::generate::{Pair, strict_pair};
 use hardening_psp::level::VERSION;
-use hardening_psp::{
-    Gap, HardeningPolicy, Level, PodSecurityPolicy, Policy, Standing, Target, convert, gaps,
-};
+use hardening_psp::{Gap, HardeningPolicy, Level, Policy, Standing, Target, convert, gaps};
 use serde_json::{Value, json};
 
 use crate::support::api::{Api, bare_namespace};
@@ -68,17 +66,16 @@ impl Converted {
     /// `None` where 1.24 could not have used it.
     fn of(psp: &Value) -> Option<Self> {
         let conversion = convert(psp).ok()?;
-        let policy = Policy::compile(&PodSecurityPolicy::read(psp).unwrap()).unwrap();
         let mut set = PolicySet::new(UnknownNamespaces::OnlyNameLabel);
         let manifests: Vec<Value> = conversion
-            .policies(&Target::all("psp"))
+            .policies(&Target::all("converted"))
             .iter()
             .map(HardeningPolicy::to_json)
             .collect();
         policies::insert(&mut set, &manifests);
         Some(Self {
-            standing: policy.standing(),
-            policy,
+            standing: conversion.policy.standing(),
+            policy: conversion.policy,
             set,
         })
     }

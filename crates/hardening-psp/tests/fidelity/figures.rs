@@ -39,10 +39,25 @@ impl Figures {
         self.0.keys().map(String::as_str)
     }
 
+    /// Prints a table: each figure and its share of those that have the words before the first colon in common.
     pub(crate) fn print(&self, title: &str) {
-        println!("\n{title}");
+        let group = |what: &str| what.split(": ").next().map(str::to_owned);
+        let mut sums: BTreeMap<_, usize> = BTreeMap::new();
         for (what, count) in &self.0 {
-            println!("{count:>8}  {what}");
+            *sums.entry(group(what)).or_default() += count;
+        }
+        println!(
+            "\n{title}\n   count    share  what\n{}",
+            "-".repeat(title.len().max(60))
+        );
+        for (what, count) in &self.0 {
+            let (sum, count) = (sums[&group(what)], *count);
+            let hundredths = count * 10_000 / sum;
+            println!(
+                "{count:>8} {:>4}.{:02} %  {what}",
+                hundredths / 100,
+                hundredths % 100
+            );
         }
     }
 }

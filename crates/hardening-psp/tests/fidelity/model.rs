@@ -57,10 +57,9 @@ fn kind_of(fault: &Fault) -> String {
 fn judge(seed: u64, pair: &Pair, verdict: Option<Verdict>, answer: &Answer, figures: &mut Figures) {
     let about = || format!("seed {seed}\npsp {}\npod {}", pair.psp, pair.pod);
     assert_eq!(answer.bad, None, "{}", about());
-    figures.count("pairs");
     let Some(Verdict { mutated, denials }) = verdict else {
         assert!(answer.unusable.is_some(), "unusable only here: {}", about());
-        figures.count("policies that could never be used");
+        figures.count("pairs: the policy could never be used");
         return;
     };
     assert_eq!(answer.unusable, None, "{}", about());
@@ -68,13 +67,15 @@ fn judge(seed: u64, pair: &Pair, verdict: Option<Verdict>, answer: &Answer, figu
     let faults: Vec<Fault> = denials.iter().map(fault).collect();
     assert_eq!(faults, answer.errors, "{}", about());
     figures.count(if answer.admits() {
-        "admitted"
+        "pairs: admitted"
     } else {
-        "denied"
+        "pairs: denied"
     });
-    if mutated != pair.pod {
-        figures.count("mutated");
-    }
+    figures.count(if mutated == pair.pod {
+        "pods: left as they are"
+    } else {
+        "pods: mutated"
+    });
     faults
         .iter()
         .for_each(|fault| figures.count(kind_of(fault)));
@@ -97,8 +98,8 @@ fn the_model_fills_in_and_refuses_what_1_24_did() {
     });
     figures.print("PodSecurityPolicy's own code and the model agree on");
     if is_full() {
-        for what in ["admitted", "denied", "mutated"] {
-            assert!(figures.of(what) > 4_000, "hardly any pair is {what}");
+        for what in ["pairs: admitted", "pairs: denied", "pods: mutated"] {
+            assert!(figures.of(what) > 4_000, "hardly any of {what}");
         }
         let kinds = figures.names().filter(|name| name.starts_with("denied: "));
         assert_eq!(kinds.count(), KINDS_OF_DENIAL);
