@@ -6,6 +6,7 @@ use anyhow::{Context as _, ensure};
 use serde_json::{Value, json};
 
 use crate::{
+    inside,
     narrator::Narrator,
     pods,
     stage::{Controller, Stage},
@@ -20,9 +21,13 @@ pub(crate) async fn demo() -> anyhow::Result<()> {
     let mut narrator = Narrator::new();
     narrator.title("Pod Hardening for Kubernetes, on a real control plane")?;
     let stage = start(&mut narrator).await?;
+    let greeting = match stage.has_node() {
+        true => Some(inside::before(&mut narrator, &stage).await?),
+        false => None,
+    };
     let before = refused_without_us(&mut narrator, &stage).await?;
     let controller = install(&mut narrator, &stage).await?;
-    let result = shown(&mut narrator, &stage, &before).await;
+    let result = shown(&mut narrator, &stage, &before, greeting.as_deref()).await;
     with_log(&mut narrator, &controller, result)?;
     end(&mut narrator, stage, controller).await?;
     Ok(narrator.end()?)
@@ -81,10 +86,17 @@ async fn start(narrator: &mut Narrator) -> anyhow::Result<Stage> {
         .apiserver_version()
         .await
         .context("ask the API server its version")?;
-    narrator.say(&format!(
-        "Kubernetes {} runs. It has no node, so pods are created and admitted but not started.",
-        version.git_version
-    ))?;
+    narrator.say(&match stage.why_no_node() {
+        None => format!(
+            "Kubernetes {} runs, with a node: kubelet, containerd and kube-scheduler.",
+            version.git_version
+        ),
+        Some(why) => format!(
+            "Kubernetes {} runs, without a node: pods are created and admitted but not started, and what a \
+             process in a container sees is not shown, because {why}.",
+            version.git_version
+        ),
+    })?;
     Ok(stage)
 }
 
@@ -139,11 +151,20 @@ async fn in_force(narrator: &mut Narrator, stage: &Stage) -> anyhow::Result<()> 
     Ok(())
 }
 
-async fn shown(narrator: &mut Narrator, stage: &Stage, before: &Value) -> anyhow::Result<()> {
+async fn shown(
+    narrator: &mut Narrator,
+    stage: &Stage,
+    before: &Value,
+    greeting: Option<&str>,
+) -> anyhow::Result<()> {
     in_force(narrator, stage).await?;
     let after = accepted(narrator, stage, before).await?;
     explained(narrator, stage, &after).await?;
-    left_alone(narrator, stage).await
+    left_alone(narrator, stage).await?;
+    match greeting {
+        Some(greeting) => inside::after(narrator, stage, greeting).await,
+        None => Ok(()),
+    }
 }
 
 /// The same Deployment again; gives the pod that arrived.
@@ -254,6 +275,14 @@ fn invite(narrator: &mut Narrator, stage: &Stage, controller: &Controller) -> an
     narrator.suggest(&format!("export PATH={}:$PATH", stage.programs()))?;
     narrator.say("")?;
     narrator.say("Things to try:")?;
+    let of_the_node = [
+        "kubectl apply -f crates/hardening-demo/manifests/",
+        "kubectl logs -n greeter deployment/greeter",
+        "kubectl exec -n greeter deployment/greeter -- id",
+    ];
+    for command in of_the_node.iter().filter(|_| stage.has_node()) {
+        narrator.suggest(command)?;
+    }
     for command in [
         "kubectl apply -f examples/workloads/web.yaml",
         "kubectl get pods -n shop -o yaml",
@@ -274,7 +303,11 @@ fn invite(narrator: &mut Narrator, stage: &Stage, controller: &Controller) -> an
     Ok(())
 }
 
-async fn apply(narrator: &mut Narrator, stage: &Stage, path: &str) -> anyhow::Result<()> {
+pub(crate) async fn apply(
+    narrator: &mut Narrator,
+    stage: &Stage,
+    path: &str,
+) -> anyhow::Result<()> {
     let command = format!("kubectl apply -f {path}");
     narrator.command(&command)?;
     stage.run(&command).await.map(drop)

@@ -8,6 +8,7 @@ use std::{io::Write as _, process::ExitCode};
 use clap::Parser;
 
 mod demo; // the steps
+mod inside; // what the process in a container sees
 mod narrator; // how they are told
 mod pods; // what is looked at
 mod stage; // what they are played on

@@ -75,6 +75,22 @@ pub(crate) async fn of_deployment(
     Ok(serde_json::to_value(pod)?)
 }
 
+/// The name of a Deployment's pod, once there is only one.
+pub(crate) async fn only_one(
+    client: &Client,
+    namespace: &str,
+    name: &str,
+) -> anyhow::Result<String> {
+    let pods = Api::<Pod>::namespaced(client.clone(), namespace);
+    let labelled = ListParams::default().labels(&format!("app.kubernetes.io/name={name}"));
+    until("the Deployment has one pod only", async || {
+        let mut found = pods.list(&labelled).await?.items;
+        let last = found.pop().filter(|_| found.is_empty());
+        Ok(last.and_then(|pod| pod.metadata.name))
+    })
+    .await
+}
+
 /// Waits until nothing of a Deployment is left.
 pub(crate) async fn until_gone(client: &Client, namespace: &str, name: &str) -> anyhow::Result<()> {
     let deployments = Api::<Deployment>::namespaced(client.clone(), namespace);

@@ -11,7 +11,7 @@ use std::{
 
 use anyhow::{Context as _, bail, ensure};
 use kube::Client;
-use test_control_plane::{ControlPlane, ControlPlaneOptions, Program};
+use test_control_plane::{ControlPlane, ControlPlaneOptions, Node, Program, Unsupported};
 use tokio::{process::Command, time::Instant};
 
 /// How long anything may take that usually takes a second.
@@ -26,6 +26,8 @@ const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
 
 /// The control plane, and how to talk to it.
 pub(crate) struct Stage {
+    /// Ends before its control plane.
+    node: Result<Node, Unsupported>,
     control_plane: ControlPlane,
     pub(crate) client: Client,
     /// Where `hardening-controller` and `kubectl-harden` are, and `kubectl`.
@@ -40,7 +42,7 @@ pub(crate) struct Controller {
 }
 
 impl Stage {
-    /// Starts the control plane; builds it first where it never was.
+    /// Starts the control plane, with a node where one can run; builds them first where they never were.
     pub(crate) async fn start() -> anyhow::Result<Self> {
         let programs = env::current_exe().context("find this program")?;
         let programs = programs.parent().context("this program has no folder")?;
@@ -52,13 +54,27 @@ impl Stage {
             );
         }
         let control_plane = ControlPlane::start(ControlPlaneOptions::default()).await?;
+        let node = match Node::unsupported() {
+            None => Ok(Node::start(&control_plane).await?),
+            Some(why) => Err(why),
+        };
         let kubectl = control_plane.kubectl()?;
         let kubectl = kubectl.parent().context("kubectl has no folder")?;
         Ok(Self {
             client: control_plane.client()?,
             folders: [programs.to_owned(), kubectl.to_owned()],
+            node,
             control_plane,
         })
+    }
+
+    pub(crate) fn has_node(&self) -> bool {
+        self.node.is_ok()
+    }
+
+    /// Why there is no node, if there is none.
+    pub(crate) fn why_no_node(&self) -> Option<&Unsupported> {
+        self.node.as_ref().err()
     }
 
     pub(crate) fn kubeconfig(&self) -> &Path {
@@ -159,8 +175,11 @@ impl Stage {
         Ok(())
     }
 
-    /// Ends the control plane, and makes sure that its files are gone.
+    /// Ends the node and the control plane, and makes sure that their files are gone.
     pub(crate) async fn end(self) -> anyhow::Result<()> {
+        if let Ok(node) = self.node {
+            node.stop()?;
+        }
         Ok(self.control_plane.stop().await?)
     }
 }

@@ -19,6 +19,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{
 };
 use serde_json::Value;
 
+use crate::capability;
 use crate::check;
 use crate::note::Note;
 use crate::policy::{GroupRule, Policy, Unusable, UserRule};
@@ -379,16 +380,11 @@ impl Defaults<'_> {
     fn capability_names(&mut self, field: &str, names: &[String]) -> Vec<String> {
         let mut spelled = BTreeMap::new();
         for name in names {
-            let upper = name.to_ascii_uppercase();
-            let bare = upper.strip_prefix("CAP_").unwrap_or(&upper).to_owned();
-            let mut characters = bare.chars();
-            let is_name = characters.next().is_some_and(|c| c.is_ascii_uppercase())
-                && characters.all(|c| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_');
-            if !is_name {
+            let Some(bare) = capability::spelled(name) else {
                 let why = format!("\"{name}\" is no name of a capability");
                 self.note(field, why, "nothing: container runtimes refused it");
                 continue;
-            }
+            };
             if *name != bare {
                 let why = format!("{name} becomes {bare}: policies have one spelling for each");
                 self.note(field, why, "nothing: runtimes take the two for the same");

@@ -4,6 +4,8 @@
 //! - [`Policy::mutate`] and [`Policy::validate`] do to a pod what Kubernetes 1.24 did. Tests hold both against
 //!   1.24's own code, on generated policies and pods.
 //! - [`convert()`] makes hardening policies of a PSP's defaults, and notes of what they cannot say.
+//! - [`deny()`] makes a ValidatingAdmissionPolicy of what PSPs denied; [`Policy::denials_today`] is the same in
+//!   Rust.
 //! - [`Policy::standing`] says which Pod Security Standard a PSP is as strict as, and what stands in the way of more.
 //! - [`grants()`] works out who could use which PSP, and [`migrate()`] does all of it for a whole cluster.
 //! - [`Migration::judge`] is what 1.24 made of a new pod, [`differences`] where a hardened pod is not the same.
@@ -12,9 +14,11 @@
 //! No I/O, no clock, no logging, nothing asynchronous.
 
 mod app_armor;
+mod capability;
 mod check;
 pub mod convert;
 mod created;
+pub mod deny;
 pub mod gap;
 #[cfg(feature = "testing")]
 pub mod generate;
@@ -32,11 +36,13 @@ mod remarks;
 pub mod replay;
 pub mod scope;
 mod seccomp;
+mod today;
 mod validate;
 mod volumes;
 
 pub use convert::{Conversion, HardeningPolicy, Refused, Target, convert};
 pub use created::as_created;
+pub use deny::{Action, Candidate, Denying, deny};
 pub use gap::{Gap, gaps};
 pub use legacy::modernise;
 pub use level::{Level, Obstacle, Standing};

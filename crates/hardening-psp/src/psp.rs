@@ -5,6 +5,7 @@
 //! unknown rule can still be read, and is refused with its field when it is compiled.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -125,6 +126,17 @@ pub struct HostPortRange {
     pub min: i32,
     /// The highest.
     pub max: i32,
+}
+
+/// `80`, `8000-9000`
+impl fmt::Display for HostPortRange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { min, max } = self;
+        match min == max {
+            true => write!(f, "{min}"),
+            false => write!(f, "{min}-{max}"),
+        }
+    }
 }
 
 /// A range of user or group ids, both ends included.

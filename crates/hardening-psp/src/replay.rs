@@ -143,13 +143,6 @@ impl Migration {
     }
 }
 
-impl Policy {
-    /// Why the PSP denies a pod whose annotations of old are fields today.
-    fn denials_today(&self, pod: &Value) -> Result<Vec<Denial>, InvalidPod> {
-        self.validate(pod)
-    }
-}
-
 impl Usable {
     /// The PSPs that a pod could be admitted by when `requester` creates it, by name.
     pub(crate) fn for_requester(&self, requester: Option<&Requesters>) -> BTreeSet<&str> {

@@ -2,6 +2,7 @@
 
 mod args;
 mod cmd;
+mod convert;
 mod diff;
 mod explain;
 mod lint;

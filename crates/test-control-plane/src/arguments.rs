@@ -97,6 +97,20 @@ impl Arguments {
             // routes Service addresses.
             "--enable-aggregator-routing=true".to_owned(),
         ];
+        // For logs of pods and commands in them, where there is a node.
+        let kubelet_client =
+            authority.client("kube-apiserver-kubelet-client", Some("system:masters"))?;
+        apiserver.extend([
+            "--kubelet-preferred-address-types=Hostname".to_owned(),
+            flag(
+                "kubelet-client-certificate",
+                &write("kubelet-client.crt", &kubelet_client.public)?,
+            ),
+            flag(
+                "kubelet-client-key",
+                &write("kubelet-client.key", &kubelet_client.key)?,
+            ),
+        ]);
         apiserver.extend(feature_gates.clone());
         apiserver.extend(optional("runtime-config", &comma_separated(runtime_config)));
         apiserver.extend(optional(

@@ -35,16 +35,23 @@ pub enum Tool {
     KubeControllerManager,
     /// The command line client; not run here.
     Kubectl,
+    /// What chooses a node for each pod.
+    KubeScheduler,
+    /// What starts the pods of a node.
+    Kubelet,
 }
 
 impl Tool {
-    /// Everything that is built.
-    pub(crate) const ALL: [Self; 4] = [
+    /// What a control plane is made of.
+    const CONTROL_PLANE: [Self; 4] = [
         Self::Etcd,
         Self::KubeApiserver,
         Self::KubeControllerManager,
         Self::Kubectl,
     ];
+
+    /// What a node needs besides.
+    const NODE: [Self; 2] = [Self::KubeScheduler, Self::Kubelet];
 
     /// The program's file name.
     pub fn name(self) -> &'static str {
@@ -53,6 +60,8 @@ impl Tool {
             Self::KubeApiserver => "kube-apiserver",
             Self::KubeControllerManager => "kube-controller-manager",
             Self::Kubectl => "kubectl",
+            Self::KubeScheduler => "kube-scheduler",
+            Self::Kubelet => "kubelet",
         }
     }
 
@@ -63,6 +72,8 @@ impl Tool {
             Self::KubeApiserver => "k8s.io/kubernetes/cmd/kube-apiserver",
             Self::KubeControllerManager => "k8s.io/kubernetes/cmd/kube-controller-manager",
             Self::Kubectl => "k8s.io/kubernetes/cmd/kubectl",
+            Self::KubeScheduler => "k8s.io/kubernetes/cmd/kube-scheduler",
+            Self::Kubelet => "k8s.io/kubernetes/cmd/kubelet",
         }
     }
 }
@@ -93,8 +104,22 @@ impl Binaries {
         {
             return Ok(Self::in_directory(directory));
         }
-        let cache = cache_directory(|name| env::var_os(name)).ok_or(Error::NoCacheDirectory)?;
-        build_once(&GoModule::read(module, "go")?, &cache, progress)
+        build_once(
+            &GoModule::read(module, "go")?,
+            CONTROL_PLANE,
+            &cache()?,
+            progress,
+        )
+    }
+
+    /// The programs of a node: these, if they have them, as what `KUBEBUILDER_ASSETS` names may not; else
+    /// what is built, as [`locate_or_build`](Self::locate_or_build) does.
+    pub(crate) fn with_node(&self, progress: Progress) -> Result<Self, Error> {
+        if Tool::NODE.iter().all(|tool| self.path(*tool).is_ok()) {
+            return Ok(self.clone());
+        }
+        let module = GoModule::read(Path::new(MODULE), "go")?;
+        build_once(&module, NODE, &cache()?, progress)
     }
 
     /// Programs that are known to be in a folder.
@@ -118,6 +143,36 @@ impl Binaries {
     }
 }
 
+/// Programs that are built together.
+#[derive(Debug, Clone, Copy)]
+struct Set {
+    /// What their folder is called.
+    folder: &'static str,
+    /// What people call them.
+    what: &'static str,
+    /// How long a first build takes on 2 cores.
+    minutes: u32,
+    tools: &'static [Tool],
+}
+
+const CONTROL_PLANE: Set = Set {
+    folder: "control-plane",
+    what: "the test control plane",
+    minutes: 7,
+    tools: &Tool::CONTROL_PLANE,
+};
+
+const NODE: Set = Set {
+    folder: "node",
+    what: "the test node",
+    minutes: 2,
+    tools: &Tool::NODE,
+};
+
+fn cache() -> Result<PathBuf, Error> {
+    cache_directory(|name| env::var_os(name)).ok_or(Error::NoCacheDirectory)
+}
+
 /// Where this user's builds are kept.
 fn cache_directory(variable: impl Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
     let variable = |name| {
@@ -131,8 +186,13 @@ fn cache_directory(variable: impl Fn(&str) -> Option<OsString>) -> Option<PathBu
 }
 
 /// What was built of this module before, or is now.
-fn build_once(module: &GoModule, cache: &Path, progress: Progress) -> Result<Binaries, Error> {
-    let finished = cache.join(format!("control-plane-{}", module.key()));
+fn build_once(
+    module: &GoModule,
+    set: Set,
+    cache: &Path,
+    progress: Progress,
+) -> Result<Binaries, Error> {
+    let finished = cache.join(format!("{}-{}", set.folder, module.key(set.tools)));
     if finished.is_dir() {
         return Ok(Binaries::in_directory(finished));
     }
@@ -145,8 +205,10 @@ fn build_once(module: &GoModule, cache: &Path, progress: Progress) -> Result<Bin
     match lock.try_lock() {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {
-            reporter
-                .step("waiting for another process that builds the test control plane".to_owned());
+            reporter.step(format!(
+                "waiting for another process that builds {}",
+                set.what
+            ));
             lock.lock().map_err(Error::file("lock", &path))?;
         }
         Err(TryLockError::Error(source)) => return Err(Error::file("lock", &path)(source)),
@@ -161,27 +223,30 @@ fn build_once(module: &GoModule, cache: &Path, progress: Progress) -> Result<Bin
         fs::remove_dir_all(&unfinished).map_err(Error::file("remove", &unfinished))?;
     }
     fs::create_dir(&unfinished).map_err(Error::file("create", &unfinished))?;
-    build_all(module, &unfinished, &mut reporter)?;
+    build_all(module, set, &unfinished, &mut reporter)?;
     fs::rename(&unfinished, &finished).map_err(Error::file("rename", &unfinished))?;
-    reporter.finish(&format!(
-        "built the test control plane into {}",
-        finished.display()
-    ));
+    reporter.finish(&format!("built {} into {}", set.what, finished.display()));
     Ok(Binaries::in_directory(finished))
 }
 
-fn build_all(module: &GoModule, folder: &Path, reporter: &mut Reporter) -> Result<(), Error> {
+fn build_all(
+    module: &GoModule,
+    set: Set,
+    folder: &Path,
+    reporter: &mut Reporter,
+) -> Result<(), Error> {
     module.check_go()?;
-    reporter.say(
-        "building the test control plane with go; the first time takes about 7 minutes on 2 cores",
-    );
-    for (index, tool) in Tool::ALL.into_iter().enumerate() {
+    reporter.say(&format!(
+        "building {} with go; the first time takes about {} minutes on 2 cores",
+        set.what, set.minutes
+    ));
+    for (index, tool) in set.tools.iter().enumerate() {
         reporter.step(format!(
             "building {tool} ({} of {})",
             index + 1,
-            Tool::ALL.len()
+            set.tools.len()
         ));
-        module.build(tool, folder, reporter)?;
+        module.build(*tool, folder, reporter)?;
     }
     Ok(())
 }
@@ -250,14 +315,14 @@ mod tests {
     fn two_at_once_build_once() {
         let (folder, module) = module_with_go(GO);
         let cache = folder.path().join("cache");
-        let build = || build_once(&module, &cache, Progress::Silent).unwrap();
+        let build = || build_once(&module, CONTROL_PLANE, &cache, Progress::Silent).unwrap();
         let (one, other) = thread::scope(|scope| {
             let (one, other) = (scope.spawn(build), scope.spawn(build));
             (one.join().unwrap(), other.join().unwrap())
         });
         assert_eq!(one, other);
         assert_eq!(one, build());
-        for tool in Tool::ALL {
+        for tool in Tool::CONTROL_PLANE {
             one.path(tool).unwrap();
         }
         let built = fs::read_to_string(folder.path().join("built")).unwrap();
@@ -273,13 +338,13 @@ mod tests {
             "#!/bin/sh\n[ $1 = version ] && { echo go version go1.26.8; exit; }\necho no space left >&2; exit 1",
         );
         let cache = folder.path().join("cache");
-        let error = build_once(&broken, &cache, Progress::Silent).unwrap_err();
+        let error = build_once(&broken, CONTROL_PLANE, &cache, Progress::Silent).unwrap_err();
         assert_eq!(
             error.to_string(),
             "cannot build etcd with go (exit status: 1); the end of its output:\nno space left"
         );
         let (_folder, working) = module_with_go(GO);
-        build_once(&working, &cache, Progress::Silent)
+        build_once(&working, CONTROL_PLANE, &cache, Progress::Silent)
             .unwrap()
             .path(Tool::Kubectl)
             .unwrap();
@@ -288,14 +353,15 @@ mod tests {
     #[test]
     fn an_old_or_absent_go_is_named() {
         let (folder, old) = module_with_go("#!/bin/sh\necho go version go1.25.1 linux/amd64");
-        let error = build_once(&old, folder.path(), Progress::Silent).unwrap_err();
+        let error = build_once(&old, CONTROL_PLANE, folder.path(), Progress::Silent).unwrap_err();
         assert_eq!(
             error.to_string(),
             "go is too old: install Go 1.26.0 or newer (found: 1.25.1)"
         );
 
         let absent = GoModule::read(folder.path(), folder.path().join("absent")).unwrap();
-        let error = build_once(&absent, folder.path(), Progress::Silent).unwrap_err();
+        let error =
+            build_once(&absent, CONTROL_PLANE, folder.path(), Progress::Silent).unwrap_err();
         assert_eq!(
             error.to_string(),
             "cannot run go: install Go 1.26.0 or newer, or set KUBEBUILDER_ASSETS to a folder of ready programs"

@@ -202,6 +202,16 @@ impl ControlPlane {
         server_url(self.port.number())
     }
 
+    /// The port of [`server_url`](Self::server_url), which no other control plane on this machine has.
+    pub(crate) fn port(&self) -> u16 {
+        self.port.number()
+    }
+
+    /// The programs that run here.
+    pub(crate) fn binaries(&self) -> &Binaries {
+        &self.binaries
+    }
+
     /// The certificate of the authority that signed the API server's certificate.
     pub fn ca_pem(&self) -> String {
         self.authority.pair().public

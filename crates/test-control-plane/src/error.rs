@@ -2,7 +2,7 @@
 
 use std::{io, path::PathBuf, process::ExitStatus, time::Duration};
 
-use crate::Tool;
+use crate::{Tool, node::Unsupported};
 
 /// A step that failed. The text names the step; what caused it is the
 /// [source](std::error::Error::source).
@@ -149,6 +149,10 @@ pub enum Error {
         /// The folder.
         path: PathBuf,
     },
+
+    /// This machine cannot run a node.
+    #[error("no node can run here: {0}")]
+    NoNode(Unsupported),
 
     /// The task that finds or builds the programs was cut short.
     #[error("the search for the control plane's programs was cut short")]

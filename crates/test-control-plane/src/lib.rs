@@ -27,12 +27,10 @@
 //! * **It knows nothing of what it is used to test.** No custom resource, no webhook, no policy. What
 //!   is tested can run beside it all the same ([`ControlPlane::run`]), and ends as surely.
 //!
-//! # What is missing
+//! # A node
 //!
-//! A node. A kubelet needs root, a container runtime and a scheduler; it joins through
-//! [`ControlPlane::kubeconfig_for`] and [`ControlPlaneOptions::apiserver_args`], and runs by
-//! [`ControlPlane::run`], as its own value with its own module beside `control_plane.rs`, ended
-//! before the control plane.
+//! [`Node::start`] adds a real node: kubelet, container runtime and scheduler. It needs root and packages of
+//! the machine's ([`Node::unsupported`] names what is missing), so nothing here depends on it.
 
 mod arguments;
 mod binaries;
@@ -41,6 +39,7 @@ mod control_plane;
 mod error;
 mod go_module;
 mod kubeconfig;
+mod node;
 mod options;
 mod port;
 mod process;
@@ -51,6 +50,7 @@ pub use self::{
     binaries::{Binaries, Tool},
     control_plane::ControlPlane,
     error::Error,
+    node::{Image, NAMED_USER, Node, Unsupported},
     options::ControlPlaneOptions,
     process::Program,
     progress::Progress,

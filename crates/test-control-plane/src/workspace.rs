@@ -16,10 +16,23 @@ use std::{
     time::{Duration, Instant},
 };
 
+use tempfile::TempDir;
+
 use crate::Error;
 
-/// What the janitor runs; `$1` is the folder.
-const JANITOR: &str = r#"cat >/dev/null; exec rm -rf -- "$1""#;
+/// What the janitor runs; `$1` is the folder, and `$2`, if it is there, the name of cgroups, which are removed
+/// from within once the last process in them is gone.
+const JANITOR: &str = r#"
+cat >/dev/null
+[ $# -lt 2 ] || for cgroup in "/sys/fs/cgroup/$2" /sys/fs/cgroup/*/"$2"; do
+    attempts=0
+    while [ -d "$cgroup" ] && [ "$attempts" -lt 100 ]; do
+        find "$cgroup" -depth -type d -exec rmdir {} + 2>/dev/null || sleep 0.1
+        attempts=$((attempts + 1))
+    done
+done
+exec rm -rf -- "$1"
+"#;
 
 /// How long the folder may take to go once nothing uses it.
 const REMOVAL: Duration = Duration::from_secs(10);
@@ -28,6 +41,8 @@ const REMOVAL: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub(crate) struct Workspace {
     path: PathBuf,
+    /// The name of the cgroups that go with the folder, if any do.
+    cgroup: Option<String>,
     /// `None` only once removal has been asked for.
     lifeline: Option<PipeWriter>,
     janitor: Child,
@@ -36,10 +51,19 @@ pub(crate) struct Workspace {
 impl Workspace {
     /// Makes the folder, readable by its owner only, and starts its janitor.
     pub(crate) fn create() -> Result<Self, Error> {
-        let folder = tempfile::Builder::new()
-            .prefix("control-plane-")
-            .tempdir()
-            .map_err(Error::file("create a folder in", std::env::temp_dir()))?;
+        Self::create_in(temporary("control-plane-")?, None)
+    }
+
+    /// As [`create`](Self::create), with cgroups of the folder's name that go with it: whoever runs in the
+    /// folder may make them, in any hierarchy.
+    pub(crate) fn create_with_cgroups() -> Result<Self, Error> {
+        let folder = temporary("node-")?;
+        let name = folder.path().file_name().map(|name| name.to_string_lossy());
+        let cgroup = name.map(|name| format!("test-{name}"));
+        Self::create_in(folder, cgroup)
+    }
+
+    fn create_in(folder: TempDir, cgroup: Option<String>) -> Result<Self, Error> {
         let failed = |source| Error::Spawn {
             what: "the janitor of a temporary folder".to_owned(),
             source,
@@ -48,6 +72,7 @@ impl Workspace {
         let janitor = Command::new("/bin/sh")
             .args(["-c", JANITOR, "janitor"])
             .arg(folder.path())
+            .args(&cgroup)
             .stdin(end)
             .stdout(Stdio::null())
             .stderr(Stdio::null())
@@ -56,6 +81,7 @@ impl Workspace {
             .map_err(failed)?;
         Ok(Self {
             path: folder.keep(),
+            cgroup,
             lifeline: Some(lifeline),
             janitor,
         })
@@ -64,6 +90,11 @@ impl Workspace {
     /// The folder.
     pub(crate) fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// The name of the cgroups that go with the folder.
+    pub(crate) fn cgroup(&self) -> Option<&str> {
+        self.cgroup.as_deref()
     }
 
     /// Writes a file of that name into the folder, and gives its path.
@@ -110,6 +141,13 @@ impl Drop for Workspace {
         // Nobody to tell: `remove` is the way for those who want to know.
         self.release();
     }
+}
+
+fn temporary(prefix: &str) -> Result<TempDir, Error> {
+    tempfile::Builder::new()
+        .prefix(prefix)
+        .tempdir()
+        .map_err(Error::file("create a folder in", std::env::temp_dir()))
 }
 
 #[cfg(test)]
