@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value, json};
 
-use crate::legacy::modernise;
+use crate::legacy::{modernise, store_today};
 use crate::level::Level;
 use crate::migrate::{Migration, Usable};
 use crate::pod::{InvalidPod, LISTS};
@@ -102,9 +102,11 @@ impl Migration {
         requester: Option<&Requesters>,
         pod: &Value,
     ) -> Result<Option<Denials>, InvalidPod> {
+        let mut stored = pod.clone();
+        store_today(&mut stored)?;
         let mut denied = BTreeMap::new();
         for (name, policy) in self.candidates(namespace, service_account, requester) {
-            let denials = policy.denials_today(pod)?;
+            let denials = policy.denials_today(&stored)?;
             if denials.is_empty() {
                 return Ok(None);
             }

@@ -24,7 +24,7 @@ pub(crate) fn workloads(cluster: &Cluster, progress: &Progress) -> anyhow::Resul
     progress.begin(LISTS.len());
     for (path, kinds) in LISTS {
         progress.step(kinds);
-        found.extend(cluster.all(path, &format!("list {kinds}"))?);
+        found.extend(cluster.pages(path, &format!("list {kinds}"))?);
     }
     Ok(found)
 }

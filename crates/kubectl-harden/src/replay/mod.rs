@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, anyhow};
 use hardening_engine::{Plan, PolicySet, plan};
-use hardening_manifests::{Manifest, Object, Source, objects, policy_set};
+use hardening_manifests::{Manifest, Object, Source, policy_set};
 use hardening_psp::level::Level;
 use hardening_psp::{
     Denials, Difference, Gap, InvalidPod, Judgement, Migration, Requesters, as_created,
@@ -63,13 +63,14 @@ pub(crate) enum Outcome {
     Verdict,
 }
 
-/// Replays the pods in manifests. `namespace` is the one of objects that name none.
+/// Replays the pods in manifests. `namespace` is the one of objects that name none. What is wrong with any of
+/// them is told in a line of its own, and the others are still replayed.
 pub(crate) fn replay(
     migration: &Migration,
     manifests: &[Manifest],
     namespace: &str,
     progress: &Progress,
-) -> anyhow::Result<Vec<Replayed>> {
+) -> anyhow::Result<(Vec<Replayed>, Vec<String>)> {
     let set = converted(migration, namespace)?;
     let found = workloads(manifests, namespace);
     let there: BTreeSet<Key<'_>> = found.iter().map(Key::of).collect();
@@ -78,18 +79,20 @@ pub(crate) fn replay(
     });
     let alone: Vec<_> = alone.collect();
     progress.begin(alone.len());
-    let mut replayed = Vec::new();
+    let (mut replayed, mut errors) = (Vec::new(), Vec::new());
+    let replay = Replay {
+        migration,
+        set: &set,
+    };
     for workload in alone {
         progress.step(&workload.name());
-        let result = Replay {
-            migration,
-            set: &set,
+        match replay.one(workload) {
+            Ok(one) => replayed.push(one),
+            Err(error) => errors.push(format!("{error:#}")),
         }
-        .one(workload);
-        replayed.push(result?);
     }
     progress.end();
-    Ok(replayed)
+    Ok((replayed, errors))
 }
 
 /// The mutating half, as the webhook would hold it.
@@ -160,7 +163,7 @@ impl Replay<'_> {
         let view = hardening_engine::Pod::from_json(&text).with_context(|| workload.title())?;
         let matching = workload.matching(self.set, &view)?;
         let plan = plan(&matching, &view);
-        let mut hardened = created.clone();
+        let mut hardened = created;
         json_patch::patch(&mut hardened, &plan.to_patch()).with_context(|| workload.title())?;
         let denied = self
             .migration
