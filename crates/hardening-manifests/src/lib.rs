@@ -17,4 +17,5 @@ pub use object::{Object, objects};
 pub use policy_set::{Problem, policy_set};
 pub use read::{
     Document, Error, File, Format, Manifest, Source, load, parse, parse_file, read, read_files,
+    read_what_can_be,
 };

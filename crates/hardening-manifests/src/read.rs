@@ -148,22 +148,48 @@ pub fn read_files<P: AsRef<Path>>(paths: &[P]) -> Result<Vec<File>, Error> {
 pub fn load<P: AsRef<Path>>(paths: &[P]) -> Result<Vec<(String, Vec<u8>)>, Error> {
     let mut loaded = Vec::new();
     for path in paths.iter().map(AsRef::as_ref) {
-        if path == Path::new("-") {
-            let name = "standard input".to_owned();
-            let mut bytes = Vec::new();
-            io::stdin()
-                .read_to_end(&mut bytes)
-                .map_err(|e| io_error(&name, e))?;
-            loaded.push((name, bytes));
-        } else {
-            for file in files(path)? {
-                let name = file.display().to_string();
-                let bytes = fs::read(&file).map_err(|e| io_error(&name, e))?;
-                loaded.push((name, bytes));
-            }
+        for file in files(path)? {
+            loaded.push(load_one(&file)?);
         }
     }
     Ok(loaded)
+}
+
+/// Reads what [`read`] reads, as much of it as can be read: what cannot is left out, with the reasons.
+#[must_use]
+pub fn read_what_can_be<P: AsRef<Path>>(paths: &[P]) -> (Vec<Manifest>, Vec<Error>) {
+    let (mut manifests, mut errors) = (Vec::new(), Vec::new());
+    for path in paths.iter().map(AsRef::as_ref) {
+        let files = files(path).unwrap_or_else(|error| {
+            errors.push(error);
+            Vec::new()
+        });
+        for file in files {
+            let documents = load_one(&file)
+                .and_then(|(name, bytes)| Ok((decode(&name, &bytes)?, name)))
+                .and_then(|(text, name)| Ok((documents(&name, &text)?.1, name)));
+            let (documents, name) = match documents {
+                Ok(documents) => documents,
+                Err(error) => {
+                    errors.push(error);
+                    continue;
+                }
+            };
+            let several = documents.len() > 1;
+            let name: Arc<str> = name.into();
+            for (index, document) in documents.into_iter().enumerate() {
+                match document {
+                    Ok((Value::Null, _)) => {}
+                    Ok((value, _)) => manifests.push(Manifest {
+                        source: Source::new(&name, several.then_some(index + 1)),
+                        value,
+                    }),
+                    Err(error) => errors.push(error),
+                }
+            }
+        }
+    }
+    (manifests, errors)
 }
 
 /// The manifests in the text `bytes`; `file` is its name in messages.
@@ -181,13 +207,9 @@ pub fn parse(file: &str, bytes: &[u8]) -> Result<Vec<Manifest>, Error> {
 ///
 /// As [`parse`].
 pub fn parse_file(name: &str, bytes: &[u8]) -> Result<File, Error> {
-    let text = decode(bytes).ok_or_else(|| Error::NotText {
-        file: name.to_owned(),
-    })?;
-    let (format, values) = match text.trim_start().starts_with('{') {
-        true => json_documents(name, &text)?,
-        false => (Format::Yaml, yaml_documents(name, &text)?),
-    };
+    let text = decode(name, bytes)?;
+    let (format, documents) = documents(name, &text)?;
+    let values: Vec<Placed> = documents.into_iter().collect::<Result<_, _>>()?;
     let several = values.len() > 1;
     let name: Arc<str> = name.into();
     let numbered = values.into_iter().enumerate();
@@ -213,9 +235,24 @@ fn manifests(file: File) -> impl Iterator<Item = Manifest> {
     file.documents.into_iter().map(|document| document.manifest)
 }
 
+fn load_one(path: &Path) -> Result<(String, Vec<u8>), Error> {
+    let (name, bytes) = match path == Path::new("-") {
+        true => {
+            let mut bytes = Vec::new();
+            let read = io::stdin().read_to_end(&mut bytes);
+            ("standard input".to_owned(), read.map(|_| bytes))
+        }
+        false => (path.display().to_string(), fs::read(path)),
+    };
+    match bytes {
+        Ok(bytes) => Ok((name, bytes)),
+        Err(error) => Err(io_error(&name, error)),
+    }
+}
+
 fn files(path: &Path) -> Result<Vec<PathBuf>, Error> {
     let error = |e| io_error(&path.display().to_string(), e);
-    if !fs::metadata(path).map_err(error)?.is_dir() {
+    if path == Path::new("-") || !fs::metadata(path).map_err(error)?.is_dir() {
         return Ok(vec![path.to_owned()]);
     }
     let mut files = Vec::new();
@@ -246,7 +283,7 @@ fn io_error(file: &str, source: io::Error) -> Error {
 }
 
 /// UTF-8, or UTF-16 with a byte order mark, which is what redirecting output gives on Windows.
-fn decode(bytes: &[u8]) -> Option<String> {
+fn decode(file: &str, bytes: &[u8]) -> Result<String, Error> {
     let utf16 = |bytes: &[u8], unit: fn([u8; 2]) -> u16| {
         let (pairs, rest) = bytes.as_chunks::<2>();
         let units: Vec<u16> = pairs.iter().copied().map(unit).collect();
@@ -254,32 +291,50 @@ fn decode(bytes: &[u8]) -> Option<String> {
             .then(|| String::from_utf16(&units).ok())
             .flatten()
     };
-    match bytes {
+    let text = match bytes {
         [0xEF, 0xBB, 0xBF, text @ ..] => String::from_utf8(text.to_vec()).ok(),
         [0xFF, 0xFE, text @ ..] => utf16(text, u16::from_le_bytes),
         [0xFE, 0xFF, text @ ..] => utf16(text, u16::from_be_bytes),
         text => String::from_utf8(text.to_vec()).ok(),
-    }
+    };
+    text.ok_or_else(|| Error::NotText {
+        file: file.to_owned(),
+    })
 }
 
 /// What a document says, and its bytes in the text.
 type Placed = (Value, Range<usize>);
 
-/// JSON documents one after the other; or, as kubectl has it, YAML that happens to begin with a brace.
-fn json_documents(file: &str, text: &str) -> Result<(Format, Vec<Placed>), Error> {
-    match value::from_json(text) {
-        (values, None) => Ok((Format::Json, values)),
-        (values, Some(source)) => match yaml_documents(file, text) {
-            Ok(documents) => Ok((Format::Yaml, documents)),
-            Err(_) => Err(Error::Json {
-                at: Source::new(&file.into(), Some(values.len() + 1).filter(|at| *at > 1)),
-                source,
-            }),
-        },
+/// The documents of a file, each by itself.
+type Documents = (Format, Vec<Result<Placed, Error>>);
+
+fn documents(file: &str, text: &str) -> Result<Documents, Error> {
+    match text.trim_start().starts_with('{') {
+        true => Ok(json_documents(file, text)),
+        false => Ok((Format::Yaml, yaml_documents(file, text)?)),
     }
 }
 
-fn yaml_documents(file: &str, text: &str) -> Result<Vec<Placed>, Error> {
+/// JSON documents one after the other; or, as kubectl has it, YAML that happens to begin with a brace.
+fn json_documents(file: &str, text: &str) -> Documents {
+    let (values, error) = value::from_json(text);
+    let Some(source) = error else {
+        return (Format::Json, values.into_iter().map(Ok).collect());
+    };
+    if let Ok(documents) = yaml_documents(file, text)
+        && documents.iter().all(Result::is_ok)
+    {
+        return (Format::Yaml, documents);
+    }
+    let error = Error::Json {
+        at: Source::new(&file.into(), Some(values.len() + 1).filter(|at| *at > 1)),
+        source,
+    };
+    let documents = values.into_iter().map(Ok).chain([Err(error)]);
+    (Format::Json, documents.collect())
+}
+
+fn yaml_documents(file: &str, text: &str) -> Result<Vec<Result<Placed, Error>>, Error> {
     let documents = split(file, text)?;
     let several = documents.len() > 1;
     let read = |(index, part): (usize, &Part)| {
@@ -293,7 +348,7 @@ fn yaml_documents(file: &str, text: &str) -> Result<Vec<Placed>, Error> {
                 source: Box::new(source),
             })
     };
-    documents.iter().enumerate().map(read).collect()
+    Ok(documents.iter().enumerate().map(read).collect())
 }
 
 /// Where a document of YAML stands in the text.
@@ -393,6 +448,53 @@ mod tests {
                 vec![text]
             }
         }
+    }
+
+    #[test]
+    fn what_can_be_read_is_read_and_the_rest_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        for (name, text) in [
+            ("a.yaml", "a: 1\n---\nb: [\n---\nc: 3\n"),
+            ("b.json", "{\"d\": 4}\n{\"e\": "),
+            ("c.yaml", "--- f: 6\n"),
+            ("d.yaml", "g: 7\n"),
+        ] {
+            fs::write(path(name), text).unwrap();
+        }
+        fs::write(path("e.yaml"), [0xFF]).unwrap();
+        fs::create_dir(path("empty")).unwrap();
+        let paths = [path("absent"), path("empty"), folder.path().to_owned()];
+        let (manifests, errors) = read_what_can_be(&paths);
+        let inside = |text: String| text.replace(&format!("{}/", folder.path().display()), "");
+        let manifests = manifests.into_iter();
+        let read: Vec<String> = manifests
+            .map(|manifest| inside(format!("{}: {}", manifest.source, manifest.value)))
+            .collect();
+        assert_eq!(
+            read,
+            [
+                "a.yaml, document 1: {\"a\":1}",
+                "a.yaml, document 3: {\"c\":3}",
+                "b.json, document 1: {\"d\":4}",
+                "d.yaml: {\"g\":7}"
+            ]
+        );
+        let errors: Vec<String> = errors
+            .iter()
+            .map(|error| inside(error.to_string()))
+            .collect();
+        assert_eq!(
+            errors,
+            [
+                "absent",
+                "empty: the folder has no file that ends in .json, .yaml or .yml",
+                "a.yaml, document 2: not valid YAML",
+                "b.json, document 2: not valid JSON",
+                "c.yaml: line 1: \"f: 6\" follows the document separator",
+                "e.yaml: not text in UTF-8 or UTF-16"
+            ]
+        );
     }
 
     #[test]

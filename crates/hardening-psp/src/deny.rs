@@ -84,7 +84,10 @@ pub fn deny(name: &str, candidates: &[Candidate<'_>], scope: &PodScope, action: 
     });
     Denying {
         objects: vec![policy, binding],
-        notes: candidates.iter().flat_map(notes).collect(),
+        notes: candidates
+            .iter()
+            .flat_map(|one| notes(one.policy))
+            .collect(),
     }
 }
 
@@ -209,8 +212,7 @@ fn selector(namespaces: &Names) -> Option<Value> {
 }
 
 /// What today's API can no longer say as 1.24 did.
-fn notes(candidate: &Candidate<'_>) -> Vec<Note> {
-    let policy = candidate.policy;
+pub(crate) fn notes(policy: &Policy) -> Vec<Note> {
     let mut notes = Vec::new();
     if !policy.seccomp.any {
         notes.push(Note::new(

@@ -7,6 +7,7 @@
 
 mod choice;
 mod defaults;
+mod denials;
 mod labels;
 mod names;
 mod usable;
@@ -108,6 +109,9 @@ pub enum NotConverted {
 pub fn migrate(input: &Input<'_>) -> Migration {
     let mut migration = Migration::default();
     migration.read(&input.psps);
+    if migration.psps.is_empty() {
+        return migration;
+    }
     let grants = migration.grants(input);
     let mut namespaces: BTreeSet<String> = input.namespaces.keys().cloned().collect();
     namespaces.extend(grants.iter().filter_map(|grant| grant.namespace.clone()));
@@ -131,7 +135,11 @@ pub fn migrate(input: &Input<'_>) -> Migration {
     migration.remark_on_doubts(doubts.into_scopes());
     migration.remark_on_requesters(&namespaces);
     defaults::add(&mut migration, input, &namespaces);
+    denials::add(&mut migration, input);
     labels::add(&mut migration, input, &namespaces);
+    // By PSP, and what is about none in particular last.
+    let place = |remark: &Remark| (remark.psp.is_none(), remark.psp.clone());
+    migration.remarks.sort_by_key(place);
     migration
 }
 
@@ -228,14 +236,14 @@ impl Migration {
             } = doubt;
             let outcome = match is_unfilled {
                 true => format!(
-                    "{psp} fills in nothing, so nothing is filled in: a pod that it denied, and that another one would have admitted once filled in, is not filled in"
+                    "here nothing is filled in, as {psp} fills in nothing: also not in a pod that it denied and another one would have admitted once filled in"
                 ),
                 false => format!(
-                    "what {psp} says is filled in: a pod that it denied, or that another one admitted as it was, gets its values all the same"
+                    "here it is what {psp} says that is filled in, also in a pod that it denied, or that another one admitted as it was"
                 ),
             };
             let why = format!(
-                "each of {} was usable: PodSecurityPolicy tried them pod by pod and took the first that admitted the pod as it was, else the first that admitted it once filled in. {outcome}. This may differ in {}",
+                "each of {} was usable: PodSecurityPolicy tried them pod by pod and took the first that admitted the pod as it was, else the first that admitted it once filled in; {outcome}; it may differ in {}",
                 words::list(&psps),
                 words::list(&fields)
             );

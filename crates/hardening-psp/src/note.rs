@@ -29,6 +29,6 @@ impl Note {
 
 impl fmt::Display for Note {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}; {}", self.field, self.why, self.advice)
+        write!(f, "{}: {}; to do: {}", self.field, self.why, self.advice)
     }
 }

@@ -28,6 +28,7 @@ pub(crate) enum Command {
     Render(RenderArgs),
     Explain(ExplainArgs),
     Lint(LintArgs),
+    Convert(ConvertArgs),
     Completions(CompletionsArgs),
 }
 
@@ -155,6 +156,108 @@ pub(crate) enum ReportFormat {
     Text,
     /// For programs.
     Json,
+}
+
+/// Convert PodSecurityPolicies into what takes their place.
+///
+/// What they filled in becomes PodHardeningPolicies and ClusterPodHardeningPolicies; what they denied,
+/// ValidatingAdmissionPolicies and, where a Pod Security Standard is no stricter, labels of namespaces. What
+/// is not carried over exactly is told in notes, on standard error.
+///
+/// A PodSecurityPolicy that cannot be converted is an error, and the others still are.
+#[derive(Debug, ClapArgs)]
+#[command(after_help = "Examples:
+  # What would become of these?
+  kubectl harden convert -f psp.yaml
+
+  # With who could use which, from the old cluster's export
+  kubectl get psp,roles,clusterroles,rolebindings,clusterrolebindings,namespaces,serviceaccounts -A -o yaml > export.yaml
+  kubectl harden convert -f export.yaml --rbac --out-dir converted/ --report markdown --report-file notes.md
+
+  # Would anything change for what runs there?
+  kubectl harden convert -f export.yaml --rbac --replay workloads.yaml
+
+  # First only record and warn
+  kubectl harden convert -f export.yaml --rbac --mode Audit | kubectl apply --server-side -f -")]
+pub(crate) struct ConvertArgs {
+    /// PodSecurityPolicies: a file, a folder (its .yaml, .yml and .json files), or - for standard input.
+    /// May be given several times. Without it standard input is read, if it is not a terminal. Namespaces
+    /// and ServiceAccounts among them count too, and with --rbac the Roles, ClusterRoles and bindings.
+    #[arg(short = 'f', long = "filename", value_name = "FILE", num_args = 1.., value_hint = ValueHint::AnyPath)]
+    pub(crate) files: Vec<PathBuf>,
+
+    /// Take into account who could use which PodSecurityPolicy: from the Roles, ClusterRoles and bindings
+    /// in these files and folders; without a value from those among -f, or, where there are none, from the
+    /// cluster. Without this option each is converted as if every pod could use it.
+    #[arg(long, value_name = "PATH", num_args = 0.., value_hint = ValueHint::AnyPath)]
+    pub(crate) rbac: Option<Vec<PathBuf>>,
+
+    /// Take the Namespaces and ServiceAccounts from these files and folders; without a value from the
+    /// cluster.
+    #[arg(long, value_name = "PATH", num_args = 0.., value_hint = ValueHint::AnyPath)]
+    pub(crate) namespaces: Option<Vec<PathBuf>>,
+
+    /// Enforce fills in and denies. Audit only records what would be filled in, and warns of and audits
+    /// what would be denied.
+    #[arg(long, value_enum, value_name = "MODE", default_value_t = ConvertMode::Enforce)]
+    pub(crate) mode: ConvertMode,
+
+    /// Print, in place of what comes out, what it would do to the pods and workloads in these files and folders
+    /// that the PodSecurityPolicies did not do: each field that they would set differently, each pod that only
+    /// one side admits. Without a value those of the cluster. Always as in mode Enforce.
+    #[arg(long, value_name = "PATH", num_args = 0.., conflicts_with = "output", value_hint = ValueHint::AnyPath)]
+    pub(crate) replay: Option<Vec<PathBuf>>,
+
+    /// How to print what comes out, in the order in which it is to be applied.
+    #[arg(short, long, value_enum, value_name = "FORMAT", default_value_t = ConvertFormat::Yaml)]
+    pub(crate) output: ConvertFormat,
+
+    /// Write it into this folder instead: one file for each object, and a kustomization.yaml. Files that an
+    /// earlier run wrote are replaced, and removed where they are no longer needed.
+    #[arg(long, value_name = "DIR", conflicts_with = "output", value_hint = ValueHint::DirPath)]
+    pub(crate) out_dir: Option<PathBuf>,
+
+    /// Replace files in --out-dir that this command has not written, too.
+    #[arg(long, requires = "out_dir")]
+    pub(crate) force: bool,
+
+    /// How to tell of what is not carried over exactly, or of what --replay finds.
+    #[arg(long, value_enum, value_name = "FORMAT", default_value_t = ConvertReport::Text)]
+    pub(crate) report: ConvertReport,
+
+    /// Where to write that, in place of standard error.
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) report_file: Option<PathBuf>,
+
+    #[command(flatten)]
+    pub(crate) cluster: ClusterArgs,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[value(rename_all = "PascalCase")]
+pub(crate) enum ConvertMode {
+    /// Fill in and deny.
+    Enforce,
+    /// Record, warn and audit.
+    Audit,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ConvertFormat {
+    /// One stream of documents.
+    Yaml,
+    /// A List.
+    Json,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ConvertReport {
+    /// A line for each note.
+    Text,
+    /// For programs.
+    Json,
+    /// For reading, by PodSecurityPolicy.
+    Markdown,
 }
 
 /// Print a script that completes kubectl-harden's command line.

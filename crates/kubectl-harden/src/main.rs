@@ -2,11 +2,12 @@
 
 mod args;
 mod cmd;
+mod convert;
 mod diff;
 mod explain;
 mod lint;
-
 mod output;
+mod replay;
 mod source;
 mod workload;
 mod yaml;

@@ -5,6 +5,8 @@
 //! policies that can matter to the pods at hand, those pods' namespaces, and, only where a policy needs
 //! them, their service accounts and the RuntimeClasses.
 
+mod pages;
+
 use std::collections::BTreeSet;
 use std::error::Error;
 use std::future::Future;
@@ -140,7 +142,7 @@ fn add_unknown(known: &mut Vec<Manifest>, input: &[Manifest], namespace: &str) {
 }
 
 /// An object by itself; of a typed list's item, with the kind that only the list says.
-fn alone(object: &Object<'_>, source: Source) -> Manifest {
+pub(crate) fn alone(object: &Object<'_>, source: Source) -> Manifest {
     let mut value = object.value.clone();
     if let Value::Object(members) = &mut value {
         members.insert("apiVersion".to_owned(), object.api_version.into());
@@ -204,6 +206,34 @@ impl Cluster {
             source: self.source(),
             value,
         })
+    }
+
+    /// The roles and bindings of all namespaces.
+    pub(crate) fn rbac(&self) -> anyhow::Result<Vec<Manifest>> {
+        let group = "/apis/rbac.authorization.k8s.io/v1";
+        let kinds = [
+            "roles",
+            "clusterroles",
+            "rolebindings",
+            "clusterrolebindings",
+        ];
+        self.all(&kinds.map(|kind| (format!("{group}/{kind}"), kind)))
+    }
+
+    /// The namespaces, and the service accounts in them.
+    pub(crate) fn namespaces(&self) -> anyhow::Result<Vec<Manifest>> {
+        self.all(&["namespaces", "serviceaccounts"].map(|kind| (format!("/api/v1/{kind}"), kind)))
+    }
+
+    fn all(&self, lists: &[(String, &str)]) -> anyhow::Result<Vec<Manifest>> {
+        let mut found = Vec::new();
+        for (path, kind) in lists {
+            let listed = self
+                .runtime
+                .block_on(self.list(path, &format!("list {kind}")))?;
+            found.extend(listed.with_context(|| format!("{}: there are no {kind}", self.url))?);
+        }
+        Ok(found)
     }
 
     /// All that decides what the workloads' pods get.
@@ -325,12 +355,18 @@ impl Cluster {
         let Some(value) = self.get(path, what).await? else {
             return Ok(None);
         };
+        Ok(Some(self.items(value)))
+    }
+
+    /// The items of a list, each by itself.
+    fn items(&self, value: Value) -> Vec<Manifest> {
         let list = Manifest {
             source: self.source(),
             value,
         };
-        let items = objects(std::slice::from_ref(&list)).map(|item| alone(&item, self.source()));
-        Ok(Some(items.collect()))
+        objects(std::slice::from_ref(&list))
+            .map(|item| alone(&item, self.source()))
+            .collect()
     }
 
     /// What is at a path, if anything.

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 
-/// What an object's name may be long, less what is added to it.
-const LONGEST: usize = 253 - 40;
+/// How much of a PSP's name is used: names of objects may be 253 long, and names of files with kind and namespace 255.
+const LONGEST: usize = 140;
 
 /// Names that are taken. The same questions in the same order give the same names.
 #[derive(Debug, Default)]

@@ -34,6 +34,11 @@ impl Usable {
         self.by_account.is_empty() && self.by_requester.is_empty()
     }
 
+    /// Whether the PSP was usable at all.
+    pub(crate) fn has(&self, psp: &str) -> bool {
+        self.by_account.contains(psp) || self.by_requester.contains_key(psp)
+    }
+
     /// The PSPs of which defaults are taken: those usable for every pod, and those of the controllers that
     /// create the pods of most workloads.
     pub(crate) fn for_defaults(&self) -> BTreeSet<&str> {

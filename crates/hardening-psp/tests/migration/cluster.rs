@@ -122,6 +122,25 @@ fn a_subject(rng: &mut Rng) -> Value {
     }
 }
 
+/// A pod that sets some of what the PSPs fill in, and little that they deny.
+pub(crate) fn pod(seed: u64) -> Value {
+    let mut rng = Rng::with_seed(seed);
+    let mut context = json!({});
+    for (field, values) in [
+        ("runAsUser", vec![json!(1000), json!(2500)]),
+        ("runAsNonRoot", vec![json!(true)]),
+        ("readOnlyRootFilesystem", vec![json!(true), json!(false)]),
+        ("allowPrivilegeEscalation", vec![json!(false)]),
+        ("capabilities", vec![json!({"drop": ["ALL"]})]),
+    ] {
+        if rng.bool() {
+            context[field] = values[rng.usize(0..values.len())].clone();
+        }
+    }
+    json!({"metadata": {"name": "p"}, "spec": {"hostNetwork": rng.u8(0..4) == 0,
+        "containers": [{"name": "c", "securityContext": context}]}})
+}
+
 // === impl Cluster ===
 
 impl Cluster {
@@ -131,7 +150,7 @@ impl Cluster {
         let psps = some_psps(rng);
         let mut rbac = Vec::new();
         let mut bindings = Vec::new();
-        for index in 0..rng.usize(0..8) {
+        for index in 0..rng.usize(0..12) {
             let psp = psps[rng.usize(0..psps.len())]["metadata"]["name"]
                 .as_str()
                 .unwrap();

@@ -2,6 +2,7 @@
 //! [`run`].
 
 mod completions;
+mod convert;
 mod explain;
 mod lint;
 mod render;
@@ -17,6 +18,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<Report> {
         Command::Render(args) => render::run(&args),
         Command::Explain(args) => explain::run(&args),
         Command::Lint(args) => lint::run(&args),
+        Command::Convert(args) => convert::run(&args),
         Command::Completions(args) => completions::run(&args),
     }
 }
