@@ -8,7 +8,7 @@ use hardening_psp::{Migration, migrate};
 use serde_json::Value;
 
 use super::read_stdin_once;
-use crate::args::{ConvertArgs, ConvertFormat};
+use crate::args::{ConvertArgs, ConvertFormat, ConvertReport};
 use crate::convert::folder;
 use crate::convert::gather::{Gathered, gather};
 use crate::convert::report;
@@ -39,6 +39,9 @@ pub(crate) fn run(args: &ConvertArgs) -> anyhow::Result<Report> {
         .stderr
         .extend(notes.into_iter().map(|note| format!("note: {note}")));
 
+    if migration.psps.is_empty() {
+        return Ok(report);
+    }
     let told = report::tell(&migration, args.report)?;
     match &args.report_file {
         Some(file) => folder::replace(file, &told)?,
@@ -46,10 +49,18 @@ pub(crate) fn run(args: &ConvertArgs) -> anyhow::Result<Report> {
     }
     let manifests = migration.manifests();
     match &args.out_dir {
-        Some(folder) => folder::write(folder, &manifests, args.force)?,
+        Some(folder) => {
+            folder::write(folder, &manifests, args.force)?;
+            // What could not be read may be what an earlier run wrote those for.
+            if !report.failed {
+                folder::remove_others(folder, &manifests)?;
+            }
+        }
         None => report.stdout = print(&manifests, args.output),
     }
-    report.stderr.push(summary(&migration));
+    if args.report == ConvertReport::Text {
+        report.stderr.push(summary(&migration));
+    }
     Ok(report)
 }
 
