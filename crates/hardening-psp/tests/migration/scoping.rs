@@ -173,6 +173,63 @@ fn a_pod_has_the_defaults_of_its_first_psp_and_of_no_other() {
     assert!(left_out > 100, "{left_out}");
 }
 
+/// Whether a binding, and the condition of its policy, are for a pod.
+fn is_judged(policy: &Value, binding: &Value, namespace: &str, account: &str) -> bool {
+    let requirement =
+        &binding["spec"]["matchResources"]["namespaceSelector"]["matchExpressions"][0];
+    let is_listed = requirement["values"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .any(|one| one == namespace);
+    let in_namespace = match requirement["operator"].as_str() {
+        Some("In") => is_listed,
+        Some(_) => !is_listed,
+        None => true,
+    };
+    let condition = &policy["spec"]["matchConditions"][0]["expression"];
+    let of_account = condition.as_str().is_none_or(|condition| {
+        let (_, list) = condition.split_once(" in ").unwrap();
+        let list = list.trim_end_matches(')');
+        let names: Vec<String> = serde_json::from_str(list).unwrap();
+        names.iter().any(|name| name == account) != condition.starts_with('!')
+    });
+    in_namespace && of_account
+}
+
+#[test]
+fn a_pod_is_judged_by_one_policy_with_just_the_psps_that_were_usable() {
+    for seed in (0..CLUSTERS).step_by(5) {
+        let cluster = Cluster::generate(seed);
+        let migration = migration(&cluster, true);
+        for (namespace, account) in pods() {
+            let about = format!("seed {seed}, {namespace}/{account}");
+            let pairs = migration.admission.chunks_exact(2);
+            let mut judging =
+                pairs.filter(|pair| is_judged(&pair[0], &pair[1], namespace, account));
+            let policy = &judging.next().unwrap()[0];
+            assert_eq!(judging.next(), None, "{about}");
+            let text = policy.to_string();
+            let names = migration.psps.keys();
+            let found: BTreeSet<&String> = names
+                .filter(|name| text.contains(&format!("PodSecurityPolicy {name}: ")))
+                .collect();
+            let usable = migration.usable(namespace, account).unwrap();
+            let expected = usable
+                .by_account
+                .iter()
+                .chain(usable.by_requester.keys())
+                .collect();
+            assert_eq!(found, expected, "{about}");
+            for requesters in usable.by_requester.values() {
+                for name in requesters.users.iter().chain(&requesters.groups) {
+                    assert!(text.contains(&format!("\\\"{name}\\\"")), "{about}: {name}");
+                }
+            }
+        }
+    }
+}
+
 /// What 1.24 made of a pod: the PSP that it took, and the pod.
 fn admit<'a>(
     migration: &Migration,
