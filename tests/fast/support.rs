@@ -1,7 +1,7 @@
 //! What these tests share: the repository's files, and texts that are kept in files.
 
 use std::{
-    env, fs,
+    fs,
     path::{Path, PathBuf},
 };
 
