@@ -37,7 +37,7 @@ pub(super) fn add(migration: &mut Migration, input: &Input<'_>, namespaces: &BTr
         migration.remarks.push(Remark {
             psp: None,
             scopes: vec![in_namespaces(names)],
-            note: note_on(level),
+            note: note_on(level, input.mode),
         });
     }
     let can_be_labelled = levels.values().any(|level| *level > Level::Privileged);
@@ -104,7 +104,11 @@ fn in_namespaces(names: BTreeSet<String>) -> PodScope {
     }
 }
 
-fn note_on(level: Level) -> Note {
+fn note_on(level: Level, mode: Mode) -> Note {
+    let labels = match mode {
+        Mode::Enforce => "enforce",
+        Mode::Audit => "warn of for now, and are to enforce",
+    };
     let odd = match level {
         Level::Restricted => {
             ", and so are pods of which every container overrides runAsNonRoot: false or runAsUser: 0 of the pod, and other shapes that hardly anyone writes"
@@ -114,7 +118,7 @@ fn note_on(level: Level) -> Note {
     Note::new(
         "spec",
         format!(
-            "every PSP that was usable there is at least as strict as Pod Security's {level} at {}, which the namespace's labels enforce{odd}; from v1.34 on a host in a probe or lifecycle handler is refused too, which no PSP did",
+            "every PSP that was usable there is at least as strict as Pod Security's {level} at {}, which the namespace's labels {labels}{odd}; from v1.34 on a host in a probe or lifecycle handler is refused too, which no PSP did",
             level::VERSION
         ),
         "raise enforce-version once the warnings show no such pods",
