@@ -16,7 +16,7 @@ use serde_json::{Map, Value, json};
 
 use self::cel::{any, list, text};
 use crate::note::Note;
-use crate::policy::Policy;
+use crate::policy::{ANY, GroupRule, Policy};
 use crate::scope::{Names, PodScope, Requesters};
 
 /// A PSP that may admit the pods of a group.
@@ -221,7 +221,14 @@ pub(crate) fn notes(policy: &Policy) -> Vec<Note> {
             "nothing: the annotations have no effect",
         ));
     }
-    if policy.volumes.contains(crate::policy::ANY) {
+    if matches!(policy.group, GroupRule::MustRunAs(_)) {
+        notes.push(Note::new(
+            "spec.runAsGroup",
+            "the PSP filled the group in beside no user as well; the hardening policy does not, so a container without a user is admitted without a group",
+            "give such workloads a runAsUser, or the policy a default one",
+        ));
+    }
+    if policy.volumes.contains(ANY) {
         notes.push(Note::new(
             "spec.volumes",
             "* also allows the kinds of volume that came after PodSecurityPolicy, such as image",
