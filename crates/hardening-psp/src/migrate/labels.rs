@@ -40,6 +40,21 @@ pub(super) fn add(migration: &mut Migration, input: &Input<'_>, namespaces: &BTr
             note: note_on(level, input.mode),
         });
     }
+    let mut requesters = migration
+        .segments
+        .iter()
+        .flat_map(|one| one.usable.by_requester.values());
+    if !migration.namespaces.is_empty() && requesters.any(are_masters) {
+        migration.remarks.push(Remark {
+            psp: None,
+            scopes: Vec::new(),
+            note: Note::new(
+                "spec",
+                "system:masters could use every PSP, and is left out of account when it comes to labels: pods that it creates itself are held to them too",
+                "nothing, or exempt the user in Pod Security Admission's configuration",
+            ),
+        });
+    }
     let can_be_labelled = levels.values().any(|level| *level > Level::Privileged);
     if input.namespaces.is_empty() && can_be_labelled {
         migration.remarks.push(Remark {
@@ -61,18 +76,19 @@ fn levels(migration: &Migration) -> BTreeMap<String, Level> {
         .collect()
 }
 
-/// The PSPs that anyone could use but those who may do everything anyway: `system:masters` could use every PSP
-/// in every cluster, and no label would be left.
+/// Whether they are those who may do everything anyway, and nobody else: `system:masters` could use every PSP in
+/// every cluster, and no label would be left.
+fn are_masters(requesters: &Requesters) -> bool {
+    let mut groups = requesters.groups.iter();
+    requesters.users.is_empty()
+        && requesters.own_accounts.is_empty()
+        && groups.all(|group| group == "system:masters")
+}
+
+/// The PSPs that count.
 fn names(usable: &Usable) -> impl Iterator<Item = &str> {
-    let is_masters = |requesters: &Requesters| {
-        requesters.users.is_empty()
-            && requesters
-                .groups
-                .iter()
-                .all(|group| group == "system:masters")
-    };
     let others = usable.by_requester.iter();
-    let others = others.filter(move |(_, requesters)| !is_masters(requesters));
+    let others = others.filter(|(_, requesters)| !are_masters(requesters));
     let by_account = usable.by_account.iter();
     by_account
         .chain(others.map(|(psp, _)| psp))
