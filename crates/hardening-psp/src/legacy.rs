@@ -50,6 +50,18 @@ pub fn modernise(pod: &mut Value) -> Result<(), InvalidPod> {
     Ok(())
 }
 
+/// As [`modernise`], as far as today's API servers do it themselves when they store a pod: AppArmor's
+/// annotations become fields, and seccomp's mean nothing.
+pub(crate) fn store_today(pod: &mut Value) -> Result<(), InvalidPod> {
+    let annotations = pod.pointer_mut("/metadata/annotations");
+    if let Some(annotations) = annotations.and_then(Value::as_object_mut) {
+        annotations.retain(|key, _| {
+            key != seccomp::POD_ANNOTATION && !key.starts_with(seccomp::CONTAINER_ANNOTATION)
+        });
+    }
+    modernise(pod)
+}
+
 fn remove(pod: &mut Value, annotation: &str) {
     let annotations = pod.pointer_mut("/metadata/annotations");
     if let Some(annotations) = annotations.and_then(Value::as_object_mut) {

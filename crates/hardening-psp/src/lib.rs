@@ -8,6 +8,7 @@
 //!   Rust.
 //! - [`Policy::standing`] says which Pod Security Standard a PSP is as strict as, and what stands in the way of more.
 //! - [`grants()`] works out who could use which PSP, and [`migrate()`] does all of it for a whole cluster.
+//! - [`Migration::judge`] is what 1.24 made of a new pod, [`differences`] where a hardened pod is not the same.
 //! - [`modernise`] turns what 1.24 wrote as annotations into the fields that replaced them.
 //!
 //! No I/O, no clock, no logging, nothing asynchronous.
@@ -16,6 +17,7 @@ mod app_armor;
 mod capability;
 mod check;
 pub mod convert;
+mod created;
 pub mod deny;
 pub mod gap;
 #[cfg(feature = "testing")]
@@ -31,6 +33,7 @@ mod policy;
 pub mod psp;
 pub mod rbac;
 mod remarks;
+pub mod replay;
 pub mod scope;
 mod seccomp;
 mod today;
@@ -38,6 +41,7 @@ mod validate;
 mod volumes;
 
 pub use convert::{Conversion, HardeningPolicy, Refused, Target, convert};
+pub use created::as_created;
 pub use deny::{Action, Candidate, Denying, deny};
 pub use gap::{Gap, gaps};
 pub use legacy::modernise;
@@ -48,5 +52,6 @@ pub use pod::InvalidPod;
 pub use policy::{Policy, Unusable};
 pub use psp::{InvalidPsp, PodSecurityPolicy};
 pub use rbac::{Grant, Grantee, Grants, grants};
+pub use replay::{Denials, Difference, Judgement, differences};
 pub use scope::{Names, PodScope, Requesters};
 pub use validate::{Denial, DenialType};

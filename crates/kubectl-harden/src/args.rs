@@ -174,6 +174,9 @@ pub(crate) enum ReportFormat {
   kubectl get psp,roles,clusterroles,rolebindings,clusterrolebindings,namespaces,serviceaccounts -A -o yaml > export.yaml
   kubectl harden convert -f export.yaml --rbac --out-dir converted/ --report markdown --report-file notes.md
 
+  # Would anything change for what runs there?
+  kubectl harden convert -f export.yaml --rbac --replay workloads.yaml
+
   # First only record and warn
   kubectl harden convert -f export.yaml --rbac --mode Audit | kubectl apply --server-side -f -")]
 pub(crate) struct ConvertArgs {
@@ -199,6 +202,12 @@ pub(crate) struct ConvertArgs {
     #[arg(long, value_enum, value_name = "MODE", default_value_t = ConvertMode::Enforce)]
     pub(crate) mode: ConvertMode,
 
+    /// Print, in place of what comes out, what it would do to the pods and workloads in these files and folders
+    /// that the PodSecurityPolicies did not do: each field that they would set differently, each pod that only
+    /// one side admits. Without a value those of the cluster. Always as in mode Enforce.
+    #[arg(long, value_name = "PATH", num_args = 0.., conflicts_with = "output", value_hint = ValueHint::AnyPath)]
+    pub(crate) replay: Option<Vec<PathBuf>>,
+
     /// How to print what comes out, in the order in which it is to be applied.
     #[arg(short, long, value_enum, value_name = "FORMAT", default_value_t = ConvertFormat::Yaml)]
     pub(crate) output: ConvertFormat,
@@ -212,7 +221,7 @@ pub(crate) struct ConvertArgs {
     #[arg(long, requires = "out_dir")]
     pub(crate) force: bool,
 
-    /// How to tell of what is not carried over exactly.
+    /// How to tell of what is not carried over exactly, or of what --replay finds.
     #[arg(long, value_enum, value_name = "FORMAT", default_value_t = ConvertReport::Text)]
     pub(crate) report: ConvertReport,
 

@@ -6,8 +6,8 @@ mod convert;
 mod diff;
 mod explain;
 mod lint;
-
 mod output;
+mod replay;
 mod source;
 mod workload;
 mod yaml;

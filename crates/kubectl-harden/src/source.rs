@@ -5,6 +5,8 @@
 //! policies that can matter to the pods at hand, those pods' namespaces, and, only where a policy needs
 //! them, their service accounts and the RuntimeClasses.
 
+mod pages;
+
 use std::collections::BTreeSet;
 use std::error::Error;
 use std::future::Future;
@@ -353,12 +355,18 @@ impl Cluster {
         let Some(value) = self.get(path, what).await? else {
             return Ok(None);
         };
+        Ok(Some(self.items(value)))
+    }
+
+    /// The items of a list, each by itself.
+    fn items(&self, value: Value) -> Vec<Manifest> {
         let list = Manifest {
             source: self.source(),
             value,
         };
-        let items = objects(std::slice::from_ref(&list)).map(|item| alone(&item, self.source()));
-        Ok(Some(items.collect()))
+        objects(std::slice::from_ref(&list))
+            .map(|item| alone(&item, self.source()))
+            .collect()
     }
 
     /// What is at a path, if anything.

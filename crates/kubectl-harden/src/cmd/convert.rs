@@ -4,15 +4,19 @@ use std::io::{self, IsTerminal as _};
 use std::path::PathBuf;
 
 use anyhow::bail;
+use hardening_api::policy::Mode;
+use hardening_manifests::read_what_can_be;
 use hardening_psp::{Migration, migrate};
 use serde_json::Value;
 
 use super::read_stdin_once;
 use crate::args::{ConvertArgs, ConvertFormat, ConvertReport};
 use crate::convert::folder;
-use crate::convert::gather::{Gathered, gather};
+use crate::convert::gather::{Gathered, Known, gather, in_one_line};
 use crate::convert::report;
 use crate::output::{Report, Usage, names};
+use crate::replay::{self, Progress};
+use crate::source::Cluster;
 use crate::yaml;
 
 pub(crate) fn run(args: &ConvertArgs) -> anyhow::Result<Report> {
@@ -43,25 +47,67 @@ pub(crate) fn run(args: &ConvertArgs) -> anyhow::Result<Report> {
         return Ok(report);
     }
     let told = report::tell(&migration, args.report)?;
-    match &args.report_file {
-        Some(file) => folder::replace(file, &told)?,
-        None => report.stderr.extend(told.lines().map(str::to_owned)),
+    match (&args.report_file, &args.replay) {
+        (Some(file), _) => folder::replace(file, &told)?,
+        (None, Some(_)) => {}
+        (None, None) => report.stderr.extend(told.lines().map(str::to_owned)),
     }
     let manifests = migration.manifests();
-    match &args.out_dir {
-        Some(folder) => {
-            folder::write(folder, &manifests, args.force)?;
-            // What could not be read may be what an earlier run wrote those for.
-            if !report.failed {
-                folder::remove_others(folder, &manifests)?;
-            }
+    if let Some(folder) = &args.out_dir {
+        folder::write(folder, &manifests, args.force)?;
+        // What could not be read may be what an earlier run wrote those for.
+        if !report.failed {
+            folder::remove_others(folder, &manifests)?;
         }
-        None => report.stdout = print(&manifests, args.output),
+    }
+    match &args.replay {
+        Some(paths) => replay_on(args, paths, &known, &mut report)?,
+        None if args.out_dir.is_none() => report.stdout = print(&manifests, args.output),
+        None => {}
     }
     if args.report == ConvertReport::Text {
         report.stderr.push(summary(&migration));
     }
     Ok(report)
+}
+
+/// Says what the conversion would do to pods.
+fn replay_on(
+    args: &ConvertArgs,
+    paths: &[PathBuf],
+    known: &Known,
+    report: &mut Report,
+) -> anyhow::Result<()> {
+    let progress = Progress::on_stderr();
+    let (manifests, errors, namespace) = match paths {
+        [] => {
+            let cluster = Cluster::open(&args.cluster)?;
+            let found = replay::live_workloads(&cluster, &progress)?;
+            (found, Vec::new(), cluster.namespace().to_owned())
+        }
+        paths => {
+            let (found, errors) = read_what_can_be(paths);
+            let errors = errors.into_iter().map(in_one_line).collect();
+            (found, errors, "default".to_owned())
+        }
+    };
+    // What is only recorded changes nothing that could be compared.
+    let migration = migrate(&known.input(Mode::Enforce));
+    let (replayed, wrong) = replay::replay(&migration, &manifests, &namespace, &progress)?;
+    if replayed.is_empty() && wrong.is_empty() && errors.is_empty() {
+        let none = "note: there is no pod to replay, and nothing that makes pods";
+        report.stderr.push(none.to_owned());
+    }
+    let errors: Vec<String> = errors.into_iter().chain(wrong).collect();
+    report.failed |= !errors.is_empty();
+    let errors = errors.into_iter().map(|error| format!("error: {error}"));
+    report.stderr.extend(errors);
+    report.stdout = match args.report {
+        ConvertReport::Text => replay::as_text(&replayed),
+        ConvertReport::Markdown => replay::as_markdown(&replayed),
+        ConvertReport::Json => serde_json::to_string_pretty(&replay::as_json(&replayed))? + "\n",
+    };
+    Ok(())
 }
 
 /// The files to read.
@@ -75,7 +121,8 @@ fn inputs(args: &ConvertArgs) -> anyhow::Result<Vec<PathBuf>> {
         [] => vec![PathBuf::from("-")],
         files => files.to_vec(),
     };
-    let others = args.rbac.iter().chain(&args.namespaces).flatten();
+    let others = args.rbac.iter().chain(&args.namespaces);
+    let others = others.chain(&args.replay).flatten();
     read_stdin_once(files.iter().chain(others))?;
     Ok(files)
 }

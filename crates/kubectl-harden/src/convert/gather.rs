@@ -123,7 +123,8 @@ impl Gathered {
     }
 }
 
-fn in_one_line(error: Error) -> String {
+/// Why a file could not be read.
+pub(crate) fn in_one_line(error: Error) -> String {
     format!("{:#}", anyhow::Error::from(error))
 }
 
