@@ -177,14 +177,28 @@ fn variable(name: &str, expression: &str) -> Value {
 
 /// Whether the one who asks for the pod is one of them.
 fn asks(requesters: &Requesters) -> String {
-    let Requesters { users, groups } = requesters;
-    any([
-        format!("request.userInfo.username in {}", list(users)),
-        format!(
+    let Requesters {
+        users,
+        groups,
+        own_accounts,
+    } = requesters;
+    let mut ways = Vec::new();
+    if !users.is_empty() {
+        ways.push(format!("request.userInfo.username in {}", list(users)));
+    }
+    if !groups.is_empty() {
+        ways.push(format!(
             "request.userInfo.?groups.orValue([]).exists(g, g in {})",
             list(groups)
-        ),
-    ])
+        ));
+    }
+    if !own_accounts.is_empty() {
+        ways.push(format!(
+            r#"{}.exists(a, request.userInfo.username == "system:serviceaccount:" + request.namespace + ":" + a)"#,
+            list(own_accounts)
+        ));
+    }
+    any(ways)
 }
 
 /// Whether the pod's service account is one of them.
