@@ -28,6 +28,9 @@ use crate::scope::{PodScope, Requesters};
 
 pub use crate::migrate::usable::{Segment, Usable};
 
+/// The namespace whose pods the webhook never sees.
+const KUBE_SYSTEM: &str = "kube-system";
+
 /// What is known of a cluster.
 #[derive(Debug)]
 pub struct Input<'a> {

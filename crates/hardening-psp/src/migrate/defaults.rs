@@ -5,15 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::convert::{HardeningPolicy, Target};
 use crate::migrate::names::Taken;
 use crate::migrate::usable::{Cells, Segment};
-use crate::migrate::{Input, Migration, Remark};
+use crate::migrate::{Input, KUBE_SYSTEM, Migration, Remark};
 use crate::note::Note;
 use crate::scope::{Names, PodScope};
 
 /// The endings of the names of a PSP's policies.
 const ENDINGS: [&str; 1] = ["-capabilities"];
-
-/// The namespace whose pods the webhook never sees.
-const KUBE_SYSTEM: &str = "kube-system";
 
 /// Service accounts that are listed, with the namespaces in which they are.
 type Listed = BTreeMap<BTreeSet<String>, Names>;
@@ -107,8 +104,8 @@ fn in_kube_system(psp: &str, scope: &PodScope) -> Remark {
         }],
         note: Note::new(
             "spec",
-            "the webhook is not asked about pods there, so that a cluster can always start: nothing is filled in, and a pod that relied on it is denied",
-            "write the values into those pods",
+            "the webhook is not asked about pods there, so that a cluster can always start: nothing is filled in; so that pods that relied on it are not denied, the ValidatingAdmissionPolicy only warns of them there and has them audited",
+            "write the values into those pods; then change validationActions of the binding for kube-system to [Deny]",
         ),
     }
 }

@@ -207,10 +207,16 @@ fn a_pod_is_judged_by_one_policy_with_just_the_psps_that_were_usable() {
         let migration = migration(&cluster, true);
         for (namespace, account) in pods() {
             let about = format!("seed {seed}, {namespace}/{account}");
-            let pairs = migration.admission.chunks_exact(2);
-            let mut judging =
-                pairs.filter(|pair| is_judged(&pair[0], &pair[1], namespace, account));
-            let policy = &judging.next().unwrap()[0];
+            let of_kind = |kind: &'static str| {
+                let objects = migration.admission.iter();
+                objects.filter(move |object| object["kind"] == kind)
+            };
+            let mut judging = of_kind("ValidatingAdmissionPolicyBinding").filter_map(|binding| {
+                let policy = of_kind("ValidatingAdmissionPolicy")
+                    .find(|policy| policy["metadata"]["name"] == binding["spec"]["policyName"])?;
+                is_judged(policy, binding, namespace, account).then_some(policy)
+            });
+            let policy = judging.next().unwrap();
             assert_eq!(judging.next(), None, "{about}");
             let text = policy.to_string();
             let names = migration.psps.keys();

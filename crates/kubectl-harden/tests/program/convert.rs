@@ -125,6 +125,7 @@ fn each_thing_that_is_wrong_is_named_and_the_rest_is_converted() {
             "ClusterPodHardeningPolicy psp-first".to_owned(),
             format!("{} psp-{named}", admission[0]),
             format!("{} psp-{named}", admission[1]),
+            format!("{} psp-{named}-kube-system", admission[1]),
         ]
     );
     assert_eq!(output.status.code(), Some(1));
@@ -185,6 +186,7 @@ fn a_folder_gets_a_file_for_each_object_and_loses_those_of_earlier_runs_only() {
             format!("clusterpodhardeningpolicy_psp-{psp}.yaml"),
             "kustomization.yaml".to_owned(),
             format!("validatingadmissionpolicy_psp-{psp}.yaml"),
+            format!("validatingadmissionpolicybinding_psp-{psp}-kube-system.yaml"),
             format!("validatingadmissionpolicybinding_psp-{psp}.yaml"),
         ]
     };
@@ -200,7 +202,7 @@ fn a_folder_gets_a_file_for_each_object_and_loses_those_of_earlier_runs_only() {
     assert_eq!(files(), written("a"));
     assert_eq!(
         read("kustomization.yaml"),
-        "# Written by kubectl harden convert.\napiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\nresources:\n- clusterpodhardeningpolicy_psp-a.yaml\n- validatingadmissionpolicy_psp-a.yaml\n- validatingadmissionpolicybinding_psp-a.yaml\n"
+        "# Written by kubectl harden convert.\napiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\nresources:\n- clusterpodhardeningpolicy_psp-a.yaml\n- validatingadmissionpolicy_psp-a.yaml\n- validatingadmissionpolicybinding_psp-a.yaml\n- validatingadmissionpolicybinding_psp-a-kube-system.yaml\n"
     );
 
     fs::write(out.join("mine.yaml"), "a: 1\n").unwrap();
