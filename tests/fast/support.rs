@@ -8,7 +8,7 @@ use std::{
 pub(crate) use self::files::{expect_file, root};
 pub(crate) use self::program::program;
 
-// Shared with the tests on a cluster and on a node.
+// Shared with the other test binaries.
 #[path = "../support/files.rs"]
 mod files;
 #[path = "../support/program.rs"]

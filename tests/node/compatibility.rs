@@ -45,7 +45,8 @@ async fn each_limit_is_met_and_what_to_set_instead_helps() {
     let not_here: Vec<&str> = elsewhere.iter().map(|limit| limit.default).collect();
     bench
         .close(&format!(
-            "{} limits of defaults met, {} of them with what helps; not to be met here: {}",
+            "{} cases: {} limits of defaults, {} of them with what helps; not to be met here: {}",
+            all.len(),
             stopped.len(),
             helped.len(),
             if not_here.is_empty() {
@@ -116,8 +117,9 @@ A default that a policy fills in is never one that the pod's own spec contradict
 [guards](reference/fields.md#guards) hold it back then. But whether an *image* puts up with a default does not stand in
 the pod. This page says which images and workloads a default stops, how that looks, and what to set instead.
 
-Every row is a test case: a pod is created with just that default filled in, on a real kubelet with containerd and runc,
-and is seen to fail with that status and message; then what the last column says is set, and the pod works.
+Every row is a test case, on a real kubelet with containerd and runc: a pod is created with that default filled in, and is
+seen to fail with that status and message; the same pod with what the last column says is seen to work (but for what a
+node lacks, where the last column is another node).
 
 `STATUS` is what `kubectl get pod` shows of a pod that is not started again. Of one that is, as a Deployment's pods are,
 `Error` and `StartError` soon become `CrashLoopBackOff`; the message is in `kubectl describe pod`, under `Message` where

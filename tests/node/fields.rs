@@ -330,7 +330,10 @@ fn app_armor(machine: Machine) -> (Field, Proof) {
 fn user_namespace(machine: Machine) -> (Field, Proof) {
     let expected = match machine.user_namespaces {
         true => sees(&[("uid", "0"), ("users", "its own"), ("write /", "yes")]),
-        false => stops("ContainerCreating", "user namespaces"),
+        false => stops(
+            "ContainerCreating",
+            "runtime does not support user namespaces",
+        ),
     };
     let policy = json!({"pod": {"hostUsers": false}});
     let case = case("user-namespace", policy, reporting(Image::ROOT), expected);

@@ -52,7 +52,7 @@ async fn each_guard_is_needed_and_enough() {
     bench
         .close(&format!(
             "{} cases of {} guards, each with it and without",
-            all.len(),
+            cases.len(),
             guards.len()
         ))
         .await;

@@ -419,7 +419,7 @@ fn nodes() -> Vec<Limit> {
             default: "hostUsers: false",
             stops: "everything on nodes whose runtime has no user namespaces (containerd before 2.0)",
             status: "ContainerCreating",
-            message: "user namespaces",
+            message: "runtime does not support user namespaces",
             instead: "nothing, until all nodes have them",
             shows: Where::WithoutUserNamespaces,
             policy: json!({"pod": {"hostUsers": false}}),

@@ -76,14 +76,18 @@ impl Bench {
         self.webhook.put_in_force(policy_set(self.topic, policies));
     }
 
+    /// Puts the cases' policies in force, each for the pods that have the case's name as their label.
+    pub(crate) fn put_cases_in_force(&self, cases: &[Case]) {
+        let policies = cases
+            .iter()
+            .filter_map(|case| Some(policy(&case.name, Some(&case.name), case.policy.as_ref()?)));
+        self.put_in_force(&policies.collect::<Vec<Value>>());
+    }
+
     /// Runs cases side by side, and fails with all that came out otherwise. The pods that were created, in
     /// the order of the cases.
     pub(crate) async fn run(&self, cases: &[Case]) -> Vec<Value> {
-        let policies: Vec<Value> = cases
-            .iter()
-            .filter_map(|case| Some(policy(&case.name, Some(&case.name), case.policy.as_ref()?)))
-            .collect();
-        self.put_in_force(&policies);
+        self.put_cases_in_force(cases);
         let pods = self.path("api/v1", "pods");
         let created = join_all(cases.iter().map(async |case| {
             let pod = json!({
@@ -95,17 +99,17 @@ impl Bench {
             created.unwrap_or_else(|refusal| panic!("{}: {refusal}", case.name))
         }))
         .await;
-        let wrong = self.outcomes(cases).await;
+        self.until_met(cases).await;
         join_all(cases.iter().map(async |case| {
             self.api.delete(&format!("{pods}/{}", case.name)).await;
         }))
         .await;
-        assert!(wrong.is_empty(), "\n{}\n", wrong.join("\n\n"));
         created
     }
 
-    /// Waits for the outcomes of pods that have the case's name as their label; what came out otherwise.
-    pub(crate) async fn outcomes(&self, cases: &[Case]) -> Vec<String> {
+    /// Waits for the outcomes of the pods that have the cases' names as their label, and fails with all that
+    /// came out otherwise.
+    pub(crate) async fn until_met(&self, cases: &[Case]) {
         let deadline = Instant::now() + DEADLINE;
         let mut wrong = Vec::new();
         let mut open: Vec<&Case> = cases.iter().collect();
@@ -131,7 +135,7 @@ impl Bench {
             });
             tokio::time::sleep(POLL).await;
         }
-        wrong
+        assert!(wrong.is_empty(), "\n{}\n", wrong.join("\n\n"));
     }
 
     /// This topic's objects of a kind of the core.

@@ -78,10 +78,20 @@ impl<'b> Rollout<'b> {
 
     /// Has all pods replaced, and waits until they are.
     pub(super) async fn roll_over(&mut self, round: &str) {
-        let template =
-            json!({"spec": {"template": {"metadata": {"annotations": {"round": round}}}}});
-        self.bench.api.merge(&self.path, &template).await.unwrap();
+        self.replace(round).await;
         self.until_rolled_out(round).await;
+    }
+
+    /// Has all pods replaced by such as do not start, and waits until the first of them says so.
+    pub(super) async fn roll_over_in_vain(&mut self, round: &str, status: &str) {
+        self.replace(round).await;
+        self.follow(&format!("a pod of round {round}: {status}"), |pods| {
+            let of_round = pods.values().map(|pod| (pod, observe(pod, &[]).trouble));
+            let mut troubles =
+                of_round.filter(|(pod, _)| pod["metadata"]["annotations"]["round"] == round);
+            troubles.any(|(_, trouble)| trouble.is_some_and(|(is, _)| is == status))
+        })
+        .await;
     }
 
     /// Ends all pods.
@@ -104,6 +114,12 @@ impl<'b> Rollout<'b> {
                 assert_eq!(seen, Some(*value), "{name} in round {round}: {report:#?}");
             }
         }
+    }
+
+    async fn replace(&self, round: &str) {
+        let template =
+            json!({"spec": {"template": {"metadata": {"annotations": {"round": round}}}}});
+        self.bench.api.merge(&self.path, &template).await.unwrap();
     }
 
     async fn until_rolled_out(&mut self, round: &str) {
