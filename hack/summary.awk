@@ -42,7 +42,7 @@ function kind(source, line) {
     if (source == "doc") return "documentation examples"
     # Over generated cases: against PodSecurityPolicy's own code, RBAC's rules, and on the API server.
     if (source == "fidelity" || source == "migration") return "property tests"
-    if (source == "cluster" && line ~ /^test (admission|ephemeral|future_fields|model|psp)::/) return "property tests"
+    if (source == "cluster" && line ~ /^test (admission|ephemeral|future_fields|model|psp|standards)::/) return "property tests"
     if (source == "cluster" || source == "control_plane") return "API-server tests"
     if (source == "program" && line ~ /^test crds::/) return "stale-file checks"
     if (source == "fast") return line ~ /^test reference::/ ? "stale-file checks" : "examples and docs"

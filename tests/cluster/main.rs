@@ -34,6 +34,8 @@ mod guards;
 mod crds;
 // Pods that real controllers create, and Pod Security Admission as the judge.
 mod workloads;
+// The Pod Security Standards as we evaluate them, and as the API server does.
+mod standards;
 // The controller as a program of its own, beside an API server of its own.
 mod controller;
 

@@ -96,7 +96,10 @@ fn every_flag_and_metric_that_is_named_is_there() {
             let known = match word {
                 // Flags of kubectl and curl.
                 "--data" | "--header" | "--insecure" => true,
-                _ if is_flag => commands.contains(&format!("{word} <")),
+                _ if is_flag => {
+                    commands.contains(&format!("{word} <"))
+                        || commands.contains(&format!("{word} [<"))
+                }
                 _ if word.starts_with("podhardening_") => {
                     metrics.contains(&format!("`{word}`")) || word.ends_with("_bucket")
                 }

@@ -9,7 +9,11 @@ use crate::support::{files_below, none_wrong, root, text};
 
 /// Every crate, by layer: one may use those of the layers before its own.
 const LAYERS: &[&[&str]] = &[
-    &["hardening-api", "test-control-plane"],
+    &[
+        "hardening-api",
+        "pod-security-standards",
+        "test-control-plane",
+    ],
     &["hardening-engine", "hardening-psp"],
     &[
         "hardening-index",
@@ -21,7 +25,12 @@ const LAYERS: &[&[&str]] = &[
 ];
 
 /// Crates without a runtime, I/O, a clock or a log, down to the last dependency.
-const PURE: &[&str] = &["hardening-api", "hardening-engine", "hardening-psp"];
+const PURE: &[&str] = &[
+    "hardening-api",
+    "hardening-engine",
+    "hardening-psp",
+    "pod-security-standards",
+];
 
 /// What a pure crate may not reach.
 const IMPURE: &[&str] = &[
@@ -61,6 +70,8 @@ const NEVER: &[(&str, &[&str])] = &[
     ),
     // A control plane for tests knows nothing of what it tests.
     ("test-control-plane", &["hardening-api", "hardening-engine"]),
+    // What judges pods as Kubernetes does is of use without anything of ours.
+    ("pod-security-standards", &["hardening-api", "k8s-openapi"]),
 ];
 
 fn cargo(arguments: &[&str]) -> String {

@@ -1,13 +1,16 @@
 //! What these tests share: the repository's files, and texts that are kept in files.
 
+#[path = "../cluster/support/program.rs"]
+mod program;
+
 use std::{
     env, fs,
     path::{Path, PathBuf},
-    process::Command,
-    sync::OnceLock,
 };
 
 use similar::TextDiff;
+
+pub(crate) use program::program;
 
 /// The repository's root.
 pub(crate) fn root() -> &'static Path {
@@ -79,18 +82,4 @@ pub(crate) fn expect_file(path: &str, actual: &str) {
 #[track_caller]
 pub(crate) fn none_wrong(wrong: &[String]) {
     assert!(wrong.is_empty(), "\n{}\n", wrong.join("\n"));
-}
-
-/// One of the product's programs, as it is now.
-pub(crate) fn program(name: &str) -> PathBuf {
-    static BUILT: OnceLock<()> = OnceLock::new();
-    BUILT.get_or_init(|| {
-        let status = Command::new(root().join("hack/build-programs"))
-            .status()
-            .unwrap();
-        assert!(status.success(), "the programs do not build");
-    });
-    // This test is target/debug/deps/fast-….
-    let test = env::current_exe().unwrap();
-    test.ancestors().nth(2).unwrap().join(name)
 }

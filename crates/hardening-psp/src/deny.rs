@@ -16,7 +16,7 @@ use serde_json::{Map, Value, json};
 
 use self::cel::{any, list, text};
 use crate::note::Note;
-use crate::policy::Policy;
+use crate::policy::{ANY, GroupRule, Policy};
 use crate::scope::{Names, PodScope, Requesters};
 
 /// A PSP that may admit the pods of a group.
@@ -177,14 +177,28 @@ fn variable(name: &str, expression: &str) -> Value {
 
 /// Whether the one who asks for the pod is one of them.
 fn asks(requesters: &Requesters) -> String {
-    let Requesters { users, groups } = requesters;
-    any([
-        format!("request.userInfo.username in {}", list(users)),
-        format!(
+    let Requesters {
+        users,
+        groups,
+        own_accounts,
+    } = requesters;
+    let mut ways = Vec::new();
+    if !users.is_empty() {
+        ways.push(format!("request.userInfo.username in {}", list(users)));
+    }
+    if !groups.is_empty() {
+        ways.push(format!(
             "request.userInfo.?groups.orValue([]).exists(g, g in {})",
             list(groups)
-        ),
-    ])
+        ));
+    }
+    if !own_accounts.is_empty() {
+        ways.push(format!(
+            r#"{}.exists(a, request.userInfo.username == "system:serviceaccount:" + request.namespace + ":" + a)"#,
+            list(own_accounts)
+        ));
+    }
+    any(ways)
 }
 
 /// Whether the pod's service account is one of them.
@@ -221,7 +235,14 @@ pub(crate) fn notes(policy: &Policy) -> Vec<Note> {
             "nothing: the annotations have no effect",
         ));
     }
-    if policy.volumes.contains(crate::policy::ANY) {
+    if matches!(policy.group, GroupRule::MustRunAs(_)) {
+        notes.push(Note::new(
+            "spec.runAsGroup",
+            "the PSP filled the group in beside no user as well; the hardening policy does not, so a container without a user is admitted without a group",
+            "give such workloads a runAsUser, or the policy a default one",
+        ));
+    }
+    if policy.volumes.contains(ANY) {
         notes.push(Note::new(
             "spec.volumes",
             "* also allows the kinds of volume that came after PodSecurityPolicy, such as image",

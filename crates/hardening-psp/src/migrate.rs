@@ -270,6 +270,8 @@ impl Migration {
                     .or_insert_with(|| (Requesters::default(), Cells::new(namespaces)));
                 all.users.extend(requesters.users.iter().cloned());
                 all.groups.extend(requesters.groups.iter().cloned());
+                all.own_accounts
+                    .extend(requesters.own_accounts.iter().cloned());
                 cells.add_scope(&(), scope);
             }
         }

@@ -156,6 +156,14 @@ impl Grants {
                 "export the role from the cluster, where it has its rules",
             );
         }
+        let missing = role.named().filter(|name| !psps.contains(name));
+        let missing: BTreeSet<&str> = missing.collect();
+        for psp in missing {
+            let why = format!(
+                "it lets one use PodSecurityPolicy {psp}, which is not among those that are converted"
+            );
+            self.note(about.as_str(), why, "give that too, unless it is gone");
+        }
         let granted: Vec<&str> = psps
             .iter()
             .copied()
@@ -183,20 +191,29 @@ impl Object {
         (self.kind == namespaced).then(|| own.to_owned())
     }
 
-    /// Whether the role lets one `use` the PSP, in either of the groups that PSPs were in.
+    /// Whether the role lets one `use` the PSP.
     fn grants(&self, psp: &str) -> bool {
+        let mut rules = self.rules();
+        rules.any(|names| names.is_empty() || names.iter().any(|name| name == psp))
+    }
+
+    /// The PSPs that the role names.
+    fn named(&self) -> impl Iterator<Item = &str> {
+        self.rules().flatten().map(String::as_str)
+    }
+
+    /// Of each rule that lets one `use` PSPs, in either of the groups that PSPs were in, their names; empty: all.
+    fn rules(&self) -> impl Iterator<Item = &[String]> {
         let has = |list: &Option<Vec<String>>, names: &[&str]| {
-            list.iter()
-                .flatten()
-                .any(|one| one == "*" || names.contains(&one.as_str()))
+            let mut list = list.iter().flatten();
+            list.any(|one| one == "*" || names.contains(&one.as_str()))
         };
-        self.rules.iter().flatten().any(|rule| {
-            let names = rule.resource_names.as_deref().unwrap_or_default();
+        let rules = self.rules.iter().flatten().filter(move |rule| {
             has(&rule.verbs, &["use"])
                 && has(&rule.api_groups, &["policy", "extensions"])
                 && has(&rule.resources, &["podsecuritypolicies"])
-                && (names.is_empty() || names.iter().any(|name| name == psp))
-        })
+        });
+        rules.map(|rule| rule.resource_names.as_deref().unwrap_or_default())
     }
 }
 
@@ -389,7 +406,21 @@ mod tests {
         let everyone = group("system:serviceaccounts");
         let all = ["open shop Everyone", "tight shop Everyone"];
         check("RoleBinding", "role", &json!([]), &everyone, &all);
-        check("RoleBinding", "role", &json!(["other"]), &everyone, &[]);
+        let found = grants(
+            &PSPS,
+            &[
+                role("Role", "role", &json!(["other", "tight"])),
+                binding("RoleBinding", "role", &everyone),
+            ],
+        );
+        assert_eq!(shown(&found), ["tight shop Everyone"]);
+        let why: Vec<&str> = found.notes.iter().map(|note| note.why.as_str()).collect();
+        assert_eq!(
+            why,
+            [
+                "it lets one use PodSecurityPolicy other, which is not among those that are converted"
+            ]
+        );
     }
 
     #[test]

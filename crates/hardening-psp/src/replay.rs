@@ -62,7 +62,7 @@ impl Migration {
         let mut denied = BTreeMap::new();
         let usable = self.usable(namespace, service_account);
         for name in usable
-            .map(|usable| usable.for_requester(requester))
+            .map(|usable| usable.for_requester(namespace, requester))
             .into_iter()
             .flatten()
         {
@@ -137,7 +137,7 @@ impl Migration {
         requester: Option<&Requesters>,
     ) -> impl Iterator<Item = (&str, &Policy)> {
         let usable = self.usable(namespace, service_account);
-        let names = usable.map(|usable| usable.for_requester(requester));
+        let names = usable.map(|usable| usable.for_requester(namespace, requester));
         names.into_iter().flatten().filter_map(|name| {
             let conversion = self.psps.get(name)?;
             Some((name, &conversion.policy))
@@ -146,12 +146,19 @@ impl Migration {
 }
 
 impl Usable {
-    /// The PSPs that a pod could be admitted by when `requester` creates it, by name.
-    pub(crate) fn for_requester(&self, requester: Option<&Requesters>) -> BTreeSet<&str> {
+    /// The PSPs that a pod of the namespace could be admitted by when `requester` creates it, by name.
+    pub(crate) fn for_requester(
+        &self,
+        namespace: &str,
+        requester: Option<&Requesters>,
+    ) -> BTreeSet<&str> {
+        let full = |account: &String| format!("system:serviceaccount:{namespace}:{account}");
         let is_among = |requesters: &Requesters| {
+            let mut own = requesters.own_accounts.iter().map(full);
             requester.is_some_and(|one| {
                 !requesters.users.is_disjoint(&one.users)
                     || !requesters.groups.is_disjoint(&one.groups)
+                    || own.any(|account| one.users.contains(&account))
             })
         };
         let further = self.by_requester.iter();
@@ -185,6 +192,7 @@ impl Requesters {
         Some(Self {
             users: BTreeSet::from([own, "system:kube-controller-manager".to_owned()]),
             groups: groups.map(str::to_owned).into(),
+            own_accounts: BTreeSet::new(),
         })
     }
 }

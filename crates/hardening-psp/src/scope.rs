@@ -30,6 +30,8 @@ pub struct Requesters {
     pub users: BTreeSet<String>,
     /// Names of groups.
     pub groups: BTreeSet<String>,
+    /// Names of service accounts of the pod's own namespace, whichever that is.
+    pub own_accounts: BTreeSet<String>,
 }
 
 // === impl Names ===

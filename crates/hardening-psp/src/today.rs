@@ -11,8 +11,8 @@ use serde_json::{Map, Value, json};
 use crate::app_armor;
 use crate::capability;
 use crate::mutate::set;
-use crate::pod::{InvalidPod, LISTS, Pod};
-use crate::policy::{ANY, Policy};
+use crate::pod::{Capabilities, Container, InvalidPod, LISTS, Pod};
+use crate::policy::{ANY, GroupRule, Policy};
 use crate::seccomp;
 use crate::validate::Denial;
 use crate::volumes::KINDS;
@@ -50,6 +50,11 @@ impl Policy {
         for (place, profile) in given.containers().zip(profiles(pod)) {
             let key = app_armor::annotation(&place.container.name);
             set(pod, &["metadata", "annotations", &key], profile.into());
+            let pointer = format!("/spec/{}/{}", place.list, place.index);
+            if let Some(container) = pod.pointer_mut(&pointer) {
+                self.spell_capabilities(container);
+                self.fill_what_guards_withhold(&given, place.container, container);
+            }
         }
         // Labels that are all empty are none.
         let labels = given
@@ -80,12 +85,35 @@ impl Policy {
                 KINDS.iter().any(|(field, _)| has(*field))
             });
         }
-        for list in LISTS {
-            for container in array(pod, &format!("/spec/{list}")).into_iter().flatten() {
-                self.spell_capabilities(container);
-            }
-        }
         Ok(())
+    }
+
+    /// Writes what 1.24 filled in and the hardening policies do not, as it would be of no effect or keep the pod
+    /// from starting.
+    fn fill_what_guards_withhold(&self, pod: &Pod, given: &Container, container: &mut Value) {
+        if let GroupRule::MustRunAs(ranges) = &self.group
+            && pod.group(given).is_none()
+            && pod.user(given).is_none()
+        {
+            let group = ranges.first.min;
+            set(container, &["securityContext", "runAsGroup"], group.into());
+        }
+        let own = given.context().cloned().unwrap_or_default();
+        let adds = given
+            .capabilities()
+            .map(Capabilities::add)
+            .unwrap_or_default();
+        if !self.allow_escalation
+            && own.allow_privilege_escalation.is_none()
+            && own.privileged != Some(true)
+            && adds.iter().any(|name| name == "SYS_ADMIN")
+        {
+            set(
+                container,
+                &["securityContext", "allowPrivilegeEscalation"],
+                false.into(),
+            );
+        }
     }
 
     /// Names the capabilities as the PSP does where the container means the same ones.

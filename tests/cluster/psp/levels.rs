@@ -56,15 +56,15 @@ async fn verdict(
 }
 
 /// A PSP, what it means and what it becomes.
-struct Converted {
-    policy: Policy,
+pub(super) struct Converted {
+    pub(super) policy: Policy,
     standing: Standing,
     set: PolicySet,
 }
 
 impl Converted {
     /// `None` where 1.24 could not have used it.
-    fn of(psp: &Value) -> Option<Self> {
+    pub(super) fn of(psp: &Value) -> Option<Self> {
         let conversion = convert(psp).ok()?;
         let mut set = PolicySet::new(UnknownNamespaces::OnlyNameLabel);
         let manifests: Vec<Value> = conversion
@@ -86,7 +86,7 @@ impl Converted {
         self.policy.validate(&mutated).unwrap().is_empty()
     }
 
-    fn harden(&self, pod: &Value) -> Value {
+    pub(super) fn harden(&self, pod: &Value) -> Value {
         let text = pod.to_string();
         let view = Pod::from_json(&text).unwrap();
         let matching = self.set.matching("shop", &view).unwrap();
@@ -97,7 +97,7 @@ impl Converted {
 }
 
 /// A generated pod as today's API servers take it, apart from its security.
-fn possible(pod: &Value) -> Value {
+pub(super) fn possible(pod: &Value) -> Value {
     let mut pod = pod.clone();
     let spec = pod["spec"].as_object_mut().unwrap();
     // Pods are not created with them, and RuntimeClasses are another test's matter.

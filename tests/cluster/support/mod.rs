@@ -7,6 +7,7 @@ pub(crate) mod crds;
 pub(crate) mod generate;
 pub(crate) mod lab;
 pub(crate) mod policies;
+pub(crate) mod program;
 pub(crate) mod property;
 pub(crate) mod shrink;
 pub(crate) mod tally;

@@ -11,14 +11,14 @@ use serde_json::Value;
 use super::api::Refusal;
 use super::generate::{Random, base_seed};
 use super::shrink::smallest;
-use super::tally::{Seen, Tally};
+use super::tally::{Count as _, Seen, Sight};
 use super::tell::tell;
 
 /// How many cases are with the API server at one time.
 const IN_FLIGHT: usize = 16;
 
-/// What happened; or the refusal of what the API server refuses without us, too; or what is broken.
-pub(crate) type Outcome = Result<Result<Seen, Refusal>, Failure>;
+/// What happened; or the refusal of what the API server refuses in any case; or what is broken.
+pub(crate) type Outcome<S = Seen> = Result<Result<S, Refusal>, Failure>;
 
 /// A promise that is broken, and what shows it.
 #[derive(Debug)]
@@ -47,18 +47,21 @@ pub(crate) fn broken<T>(promise: &'static str, evidence: String) -> Result<T, Fa
     Err(Failure { promise, evidence })
 }
 
-impl<Prepare: AsyncFn(&[Value]), Run: AsyncFn(&Value) -> Outcome> Property<Prepare, Run> {
+impl<Prepare: AsyncFn(&[Value]), Run> Property<Prepare, Run> {
     /// Holds the property against all cases, prints what happened in them, and fails if it is broken.
-    pub(crate) async fn check(&self) -> Tally {
+    pub(crate) async fn check<S: Sight>(&self) -> S::Tally
+    where
+        Run: AsyncFn(&Value) -> Outcome<S>,
+    {
         let seed = base_seed();
         let started = Instant::now();
-        let mut tally = Tally::default();
+        let mut tally = S::Tally::default();
         let mut failures = Vec::new();
         for round in 0..self.rounds {
             let policies = (self.policies)(&mut Random::of(seed, "policies", round), round);
             (self.prepare)(&policies).await;
             let numbers = (0..self.cases).map(|i| round * self.cases + i);
-            let outcomes: Vec<(usize, Value, Outcome)> = stream::iter(numbers)
+            let outcomes: Vec<(usize, Value, Outcome<S>)> = stream::iter(numbers)
                 .map(async |number| {
                     let mut random = Random::of(seed, self.name, number);
                     let case = (self.case)(&mut random, number, &policies);
@@ -86,7 +89,10 @@ impl<Prepare: AsyncFn(&[Value]), Run: AsyncFn(&Value) -> Outcome> Property<Prepa
     }
 
     /// Fails if there is a failure, with the first one of each promise in full.
-    async fn report(&self, seed: u64, failures: Vec<(usize, Value, Failure)>) {
+    async fn report<S>(&self, seed: u64, failures: Vec<(usize, Value, Failure)>)
+    where
+        Run: AsyncFn(&Value) -> Outcome<S>,
+    {
         let mut all: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
         let mut texts = Vec::new();
         for (number, case, failure) in failures {
@@ -104,7 +110,10 @@ impl<Prepare: AsyncFn(&[Value]), Run: AsyncFn(&Value) -> Outcome> Property<Prepa
     }
 
     /// All that is needed to see a failure again: the seed, and the least case that fails alike.
-    async fn explain(&self, seed: u64, number: usize, case: Value, failure: Failure) -> String {
+    async fn explain<S>(&self, seed: u64, number: usize, case: Value, failure: Failure) -> String
+    where
+        Run: AsyncFn(&Value) -> Outcome<S>,
+    {
         let alike = async |case: &Value| {
             let policies = case["policies"].as_array().cloned().unwrap_or_default();
             if !policies.iter().all(is_valid) {

@@ -4,8 +4,23 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use hardening_engine::{FIELDS, Field, Guard, Plan};
+use pod_security_standards::{CHECKS, CheckId, Evaluation, Level};
 
 use super::api::Refusal;
+
+/// What can happen in a case, and is counted.
+pub(crate) trait Sight {
+    type Tally: Count<Self>;
+}
+
+/// What happened in all cases.
+pub(crate) trait Count<S: ?Sized>: Default + fmt::Display {
+    /// Counts a case that held.
+    fn add(&mut self, seen: &S);
+
+    /// Counts what the API server refuses in any case.
+    fn refuse(&mut self, refusal: &Refusal);
+}
 
 /// What happened in one case.
 #[derive(Debug, Default)]
@@ -41,9 +56,12 @@ impl Seen {
     }
 }
 
-impl Tally {
-    /// Counts a case that held.
-    pub(crate) fn add(&mut self, seen: &Seen) {
+impl Sight for Seen {
+    type Tally = Tally;
+}
+
+impl Count<Seen> for Tally {
+    fn add(&mut self, seen: &Seen) {
         let Seen {
             filled,
             withheld,
@@ -62,12 +80,13 @@ impl Tally {
         }
     }
 
-    /// Counts a case that the API server refuses without us.
-    pub(crate) fn refuse(&mut self, refusal: &Refusal) {
+    fn refuse(&mut self, refusal: &Refusal) {
         let reason = what_is_wrong(&refusal.message);
         *self.refused.entry(reason).or_default() += 1;
     }
+}
 
+impl Tally {
     /// Whether most cases were cases, and in which each of these fields and guards took part.
     pub(crate) fn assert_complete(&self, fields: &[Field], guards: &[Guard]) {
         let refused: usize = self.refused.values().sum();
@@ -132,5 +151,139 @@ impl fmt::Display for Tally {
             "  {} tokens taken out, {} fills told in Audit mode",
             self.token_removed, self.audited
         )
+    }
+}
+
+// === Pod Security Standards ===
+
+/// What the API server and the crate agreed on, which is what the evaluation says.
+#[derive(Debug)]
+pub(crate) struct Agreed(pub(crate) Evaluation);
+
+/// How many pods each level let pass and refused, and each check.
+#[derive(Debug, Default)]
+pub(crate) struct Verdicts {
+    refused: BTreeMap<String, usize>,
+    levels: BTreeMap<Level, Passes>,
+    checks: BTreeMap<CheckId, Passes>,
+    /// Fields of which something was told, without what tells one from others of its kind.
+    fields: BTreeMap<String, usize>,
+    /// Cases of each version that a namespace may ask for.
+    versions: BTreeMap<String, usize>,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Passes {
+    passed: usize,
+    failed: usize,
+}
+
+impl Passes {
+    fn add(&mut self, is_passed: bool) {
+        self.passed += usize::from(is_passed);
+        self.failed += usize::from(!is_passed);
+    }
+}
+
+impl Sight for Agreed {
+    type Tally = Verdicts;
+}
+
+impl Count<Agreed> for Verdicts {
+    fn add(&mut self, Agreed(evaluation): &Agreed) {
+        let Evaluation {
+            level,
+            version,
+            violations,
+        } = evaluation;
+        self.levels
+            .entry(*level)
+            .or_default()
+            .add(violations.is_empty());
+        *self.versions.entry(version.to_string()).or_default() += 1;
+        for check in CHECKS
+            .iter()
+            .filter(|check| check.is_part_of(*level, *version))
+        {
+            let is_failed = violations.iter().any(|one| one.check == check.id);
+            self.checks.entry(check.id).or_default().add(!is_failed);
+        }
+        for field in violations.iter().flat_map(|one| &one.fields) {
+            let kind = field.path.split('/').next().unwrap_or_default();
+            let kind = kind.chars().filter(|c| !c.is_ascii_digit()).collect();
+            *self.fields.entry(kind).or_default() += 1;
+        }
+    }
+
+    fn refuse(&mut self, refusal: &Refusal) {
+        let reason = match refusal.status {
+            400 => "it cannot be read".to_owned(),
+            _ => what_is_wrong(&refusal.message),
+        };
+        *self.refused.entry(reason).or_default() += 1;
+    }
+}
+
+impl Verdicts {
+    /// Cases of a level.
+    pub(crate) fn of(&self, level: Level) -> usize {
+        let passes = self.levels.get(&level).copied().unwrap_or_default();
+        passes.passed + passes.failed
+    }
+
+    /// Whether most cases were cases, and both answers were given at each level and by each of these checks.
+    pub(crate) fn assert_complete(&self, checks: &[CheckId]) {
+        let refused: usize = self.refused.values().sum();
+        let judged: usize = self
+            .levels
+            .values()
+            .map(|level| level.passed + level.failed)
+            .sum();
+        assert!(judged > 4 * refused, "too many cases are none:\n{self}");
+        let is_one_sided = |passes: Option<&Passes>| {
+            passes.is_none_or(|passes| passes.passed == 0 || passes.failed == 0)
+        };
+        let levels = [Level::Baseline, Level::Restricted];
+        let levels = levels
+            .into_iter()
+            .filter(|level| is_one_sided(self.levels.get(level)));
+        let levels: Vec<Level> = levels.collect();
+        let checks = checks.iter().filter(|id| is_one_sided(self.checks.get(id)));
+        let checks: Vec<_> = checks.collect();
+        assert!(
+            levels.is_empty() && checks.is_empty(),
+            "always the same answer: {levels:?} {checks:?}\n{self}"
+        );
+    }
+}
+
+impl fmt::Display for Verdicts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let refused: usize = self.refused.values().sum();
+        let levels: Vec<String> = self
+            .levels
+            .iter()
+            .map(|(level, Passes { passed, failed })| {
+                format!("{level} {passed} allowed and {failed} denied")
+            })
+            .collect();
+        writeln!(
+            f,
+            "{}, each text as foretold; {refused} refused for other reasons",
+            levels.join(", ")
+        )?;
+        for (reason, count) in &self.refused {
+            writeln!(f, "  refused {count:>5} {reason}")?;
+        }
+        for (id, Passes { passed, failed }) in &self.checks {
+            writeln!(f, "  {id:<28} passed {passed:>6} failed {failed:>6}")?;
+        }
+        for (field, count) in &self.fields {
+            writeln!(f, "  told {count:>8} {field}")?;
+        }
+        for (version, count) in &self.versions {
+            writeln!(f, "  {version:<8} {count:>6}")?;
+        }
+        Ok(())
     }
 }

@@ -197,7 +197,11 @@ impl Policy {
 
     fn escalation_check(&self) -> Option<String> {
         let value = "c.?securityContext.?allowPrivilegeEscalation";
-        let bad = format!("{value}.orValue(true)");
+        // Beside SYS_ADMIN the value is not filled in, because it would not be so; 1.24 did, and took the pod.
+        let adds =
+            r#"c.?securityContext.?capabilities.?add.orValue([]).exists(a, a == "SYS_ADMIN")"#;
+        let privileged = "c.?securityContext.?privileged.orValue(false)";
+        let bad = format!("{value}.orValue({privileged} || !{adds})");
         let message = format!("{} + {}", shown(value), text(": must be false"));
         (!self.allow_escalation)
             .then(|| each(&bad, "securityContext.allowPrivilegeEscalation", &message))
@@ -236,7 +240,10 @@ impl Policy {
             r#"{}.map(d, d.upperAscii()).map(d, d.startsWith("CAP_") ? d.substring(4) : d)"#,
             of("drop")
         );
-        let missing = format!("{}.filter(r, !(r in {dropped}))", list(&required));
+        let missing = format!(
+            "[{dropped}].map(names, {}.filter(r, !(r in names)))[0]",
+            list(&required)
+        );
         let message = format!(r#""must have " + {missing}.join(", ")"#);
         let drops = each(
             &format!("size({missing}) > 0"),
@@ -279,6 +286,11 @@ impl Policy {
     fn group_check(&self) -> Option<String> {
         let group = effective("runAsGroup");
         let (ranges, absent_is_well) = self.group.ranges()?;
+        // Without a user the group is not filled in; 1.24 did, and took the pod.
+        let absent_is_well = match absent_is_well {
+            true => "true".to_owned(),
+            false => format!("!{}.hasValue()", effective("runAsUser")),
+        };
         let bad = format!(
             "!{group}.optMap(g, {}).orValue({absent_is_well})",
             ranges.cel("g")

@@ -1,6 +1,7 @@
 //! Which volumes a PSP denied, as CEL.
 
 use super::cel::{all, any, list, text};
+use super::checks;
 use crate::policy::{ANY, Policy};
 use crate::psp::AllowedHostPath;
 use crate::volumes::KINDS;
@@ -90,18 +91,25 @@ pub(super) fn host_paths(policy: &Policy) -> Option<String> {
     if prefixes.iter().all(|allowed| !allowed.read_only) {
         return Some(elsewhere);
     }
-    let writes =
-        "c.?volumeMounts.orValue([]).exists(m, m.name == v.name && !m.?readOnly.orValue(false))";
-    let read_only = each(
+    // The names of the volumes first, once: to look for each volume in each container costs too much in large pods.
+    let volumes = format!(
+        "{VOLUMES}.filter(v, {}).map(v, v.name)",
+        on_path(&format!("{matching} && !{writable}"))
+    );
+    let written =
+        "c.?volumeMounts.orValue([]).filter(m, !m.?readOnly.orValue(false) && m.name in names)";
+    let read_only = checks::each(
+        &format!("size({written}) > 0"),
+        "volumeMounts.readOnly",
         &format!(
-            "{} && variables.containers.exists(c, {writes})",
-            on_path(&format!("{matching} && !{writable}"))
-        ),
-        ".hostPath.path",
-        &format!(
-            r#"v.hostPath.path + ": must be mounted with readOnly: true, which it is not in " + variables.containers.filter(c, {writes}).map(c, c.name).join(", ")"#
+            r#""not set for " + {written}.map(m, m.name).join(", ") + {}"#,
+            text(&format!(
+                ": must be true, as allowed are {}",
+                names.join(", ")
+            ))
         ),
     );
+    let read_only = format!("[{volumes}].map(names, {read_only})[0]");
     Some(all([elsewhere, read_only]))
 }
 

@@ -37,7 +37,22 @@ pub(super) fn add(migration: &mut Migration, input: &Input<'_>, namespaces: &BTr
         migration.remarks.push(Remark {
             psp: None,
             scopes: vec![in_namespaces(names)],
-            note: note_on(level),
+            note: note_on(level, input.mode),
+        });
+    }
+    let mut requesters = migration
+        .segments
+        .iter()
+        .flat_map(|one| one.usable.by_requester.values());
+    if !migration.namespaces.is_empty() && requesters.any(are_masters) {
+        migration.remarks.push(Remark {
+            psp: None,
+            scopes: Vec::new(),
+            note: Note::new(
+                "spec",
+                "system:masters could use every PSP, and is left out of account when it comes to labels: pods that it creates itself are held to them too",
+                "nothing, or exempt the user in Pod Security Admission's configuration",
+            ),
         });
     }
     let can_be_labelled = levels.values().any(|level| *level > Level::Privileged);
@@ -61,18 +76,19 @@ fn levels(migration: &Migration) -> BTreeMap<String, Level> {
         .collect()
 }
 
-/// The PSPs that anyone could use but those who may do everything anyway: `system:masters` could use every PSP
-/// in every cluster, and no label would be left.
+/// Whether they are those who may do everything anyway, and nobody else: `system:masters` could use every PSP in
+/// every cluster, and no label would be left.
+fn are_masters(requesters: &Requesters) -> bool {
+    let mut groups = requesters.groups.iter();
+    requesters.users.is_empty()
+        && requesters.own_accounts.is_empty()
+        && groups.all(|group| group == "system:masters")
+}
+
+/// The PSPs that count.
 fn names(usable: &Usable) -> impl Iterator<Item = &str> {
-    let is_masters = |requesters: &Requesters| {
-        requesters.users.is_empty()
-            && requesters
-                .groups
-                .iter()
-                .all(|group| group == "system:masters")
-    };
     let others = usable.by_requester.iter();
-    let others = others.filter(move |(_, requesters)| !is_masters(requesters));
+    let others = others.filter(|(_, requesters)| !are_masters(requesters));
     let by_account = usable.by_account.iter();
     by_account
         .chain(others.map(|(psp, _)| psp))
@@ -104,7 +120,11 @@ fn in_namespaces(names: BTreeSet<String>) -> PodScope {
     }
 }
 
-fn note_on(level: Level) -> Note {
+fn note_on(level: Level, mode: Mode) -> Note {
+    let labels = match mode {
+        Mode::Enforce => "enforce",
+        Mode::Audit => "warn of for now, and are to enforce",
+    };
     let odd = match level {
         Level::Restricted => {
             ", and so are pods of which every container overrides runAsNonRoot: false or runAsUser: 0 of the pod, and other shapes that hardly anyone writes"
@@ -114,7 +134,7 @@ fn note_on(level: Level) -> Note {
     Note::new(
         "spec",
         format!(
-            "every PSP that was usable there is at least as strict as Pod Security's {level} at {}, which the namespace's labels enforce{odd}; from v1.34 on a host in a probe or lifecycle handler is refused too, which no PSP did",
+            "every PSP that was usable there is at least as strict as Pod Security's {level} at {}, which the namespace's labels {labels}{odd}; from v1.34 on a host in a probe or lifecycle handler is refused too, which no PSP did",
             level::VERSION
         ),
         "raise enforce-version once the warnings show no such pods",

@@ -46,17 +46,20 @@ fn has_remark(migration: &Migration, namespace: &str, account: &str, about: &str
     })
 }
 
-fn is_one_of(requesters: &Requesters, creator: &Creator) -> bool {
+fn is_one_of(requesters: &Requesters, creator: &Creator, namespace: &str) -> bool {
+    let mut own = requesters.own_accounts.iter();
     requesters.users.contains(creator.user)
+        || own.any(|name| format!("system:serviceaccount:{namespace}:{name}") == creator.user)
         || creator
             .groups
             .iter()
             .any(|group| requesters.groups.contains(*group))
 }
 
-fn usable_for<'a>(usable: &'a Usable, creator: &Creator) -> BTreeSet<&'a str> {
+fn usable_for<'a>(usable: &'a Usable, creator: &Creator, namespace: &str) -> BTreeSet<&'a str> {
     let by_requester = usable.by_requester.iter();
-    let by_requester = by_requester.filter(|(_, requesters)| is_one_of(requesters, creator));
+    let by_requester =
+        by_requester.filter(|(_, requesters)| is_one_of(requesters, creator, namespace));
     let by_account = usable.by_account.iter();
     let all = by_account.chain(by_requester.map(|(psp, _)| psp));
     all.map(String::as_str).collect()
@@ -82,7 +85,7 @@ fn the_psps_taken_to_be_usable_are_those_that_were() {
                 let expected = &of_account | &of_creator;
                 granted_by_requester += usize::from(expected != of_account);
                 assert_eq!(
-                    usable_for(usable, creator),
+                    usable_for(usable, creator, namespace),
                     expected,
                     "{about}, {}",
                     creator.user
@@ -142,7 +145,7 @@ fn a_pod_has_the_defaults_of_its_first_psp_and_of_no_other() {
             let about = format!("seed {seed}, {namespace}/{account}");
             let usable = migration.usable(namespace, account).unwrap();
             // Controllers count as everyone.
-            let usable = usable_for(usable, &CREATORS[2]);
+            let usable = usable_for(usable, &CREATORS[2], namespace);
             let mut order: Vec<&str> = usable.into_iter().collect();
             order.sort_by_key(|name| (!migration.psps[*name].fills_nothing(), *name));
             let found = matching(&set, namespace, account);
@@ -173,6 +176,68 @@ fn a_pod_has_the_defaults_of_its_first_psp_and_of_no_other() {
     assert!(left_out > 100, "{left_out}");
 }
 
+/// Whether a binding, and the condition of its policy, are for a pod.
+fn is_judged(policy: &Value, binding: &Value, namespace: &str, account: &str) -> bool {
+    let requirement =
+        &binding["spec"]["matchResources"]["namespaceSelector"]["matchExpressions"][0];
+    let is_listed = requirement["values"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .any(|one| one == namespace);
+    let in_namespace = match requirement["operator"].as_str() {
+        Some("In") => is_listed,
+        Some(_) => !is_listed,
+        None => true,
+    };
+    let condition = &policy["spec"]["matchConditions"][0]["expression"];
+    let of_account = condition.as_str().is_none_or(|condition| {
+        let (_, list) = condition.split_once(" in ").unwrap();
+        let list = list.trim_end_matches(')');
+        let names: Vec<String> = serde_json::from_str(list).unwrap();
+        names.iter().any(|name| name == account) != condition.starts_with('!')
+    });
+    in_namespace && of_account
+}
+
+#[test]
+fn a_pod_is_judged_by_one_policy_with_just_the_psps_that_were_usable() {
+    for seed in (0..CLUSTERS).step_by(5) {
+        let cluster = Cluster::generate(seed);
+        let migration = migration(&cluster, true);
+        for (namespace, account) in pods() {
+            let about = format!("seed {seed}, {namespace}/{account}");
+            let pairs = migration.admission.chunks_exact(2);
+            let mut judging =
+                pairs.filter(|pair| is_judged(&pair[0], &pair[1], namespace, account));
+            let policy = &judging.next().unwrap()[0];
+            assert_eq!(judging.next(), None, "{about}");
+            let text = policy.to_string();
+            let names = migration.psps.keys();
+            let found: BTreeSet<&String> = names
+                .filter(|name| text.contains(&format!("PodSecurityPolicy {name}: ")))
+                .collect();
+            let usable = migration.usable(namespace, account).unwrap();
+            let expected = usable
+                .by_account
+                .iter()
+                .chain(usable.by_requester.keys())
+                .collect();
+            assert_eq!(found, expected, "{about}");
+            for requesters in usable.by_requester.values() {
+                for name in requesters
+                    .users
+                    .iter()
+                    .chain(&requesters.groups)
+                    .chain(&requesters.own_accounts)
+                {
+                    assert!(text.contains(&format!("\\\"{name}\\\"")), "{about}: {name}");
+                }
+            }
+        }
+    }
+}
+
 /// What 1.24 made of a pod: the PSP that it took, and the pod.
 fn admit<'a>(
     migration: &Migration,
@@ -201,7 +266,11 @@ fn where_1_24_would_have_filled_in_otherwise_a_remark_says_so() {
         let cluster = Cluster::generate(seed);
         let migration = migration(&cluster, seed % 10 != 0);
         for (index, (namespace, account)) in (0..).zip(pods()) {
-            let usable = usable_for(migration.usable(namespace, account).unwrap(), &CREATORS[2]);
+            let usable = usable_for(
+                migration.usable(namespace, account).unwrap(),
+                &CREATORS[2],
+                namespace,
+            );
             let segments = &mut migration.segments.iter();
             let segment = segments.find(|segment| segment.scope.contains(namespace, account));
             let Some(chosen) = &segment.unwrap().chosen else {

@@ -43,6 +43,9 @@ pub(crate) fn run(args: &ConvertArgs) -> anyhow::Result<Report> {
         .stderr
         .extend(notes.into_iter().map(|note| format!("note: {note}")));
 
+    if migration.psps.is_empty() {
+        return Ok(report);
+    }
     let told = report::tell(&migration, args.report)?;
     match (&args.report_file, &args.replay) {
         (Some(file), _) => folder::replace(file, &told)?,
@@ -52,13 +55,19 @@ pub(crate) fn run(args: &ConvertArgs) -> anyhow::Result<Report> {
     let manifests = migration.manifests();
     if let Some(folder) = &args.out_dir {
         folder::write(folder, &manifests, args.force)?;
+        // What could not be read may be what an earlier run wrote those for.
+        if !report.failed {
+            folder::remove_others(folder, &manifests)?;
+        }
     }
     match &args.replay {
         Some(paths) => replay_on(args, paths, &known, &mut report)?,
         None if args.out_dir.is_none() => report.stdout = print(&manifests, args.output),
         None => {}
     }
-    report.stderr.push(summary(&migration));
+    if args.report == ConvertReport::Text {
+        report.stderr.push(summary(&migration));
+    }
     Ok(report)
 }
 

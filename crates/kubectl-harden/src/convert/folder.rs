@@ -1,9 +1,9 @@
 //! Files on disk: whole or not at all, and none of anyone else's.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::fs;
-use std::io::{ErrorKind, Read as _};
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, anyhow};
@@ -16,8 +16,7 @@ use crate::yaml;
 const MARK: &str = "# Written by kubectl harden convert.\n";
 const KUSTOMIZATION: &str = "kustomization.yaml";
 
-/// Writes each object into a file of its own, and a kustomization with all of them in their order. What an
-/// earlier run wrote and this one does not is removed.
+/// Writes each object into a file of its own, and a kustomization with all of them in their order.
 pub(crate) fn write(folder: &Path, manifests: &[Value], force: bool) -> anyhow::Result<()> {
     let mut files: BTreeMap<String, String> = BTreeMap::new();
     let mut resources = Vec::new();
@@ -54,10 +53,13 @@ pub(crate) fn write(folder: &Path, manifests: &[Value], force: bool) -> anyhow::
     for (name, text) in &files {
         replace(&folder.join(name), text)?;
     }
-    remove_others(folder, &files)
+    Ok(())
 }
 
-fn remove_others(folder: &Path, files: &BTreeMap<String, String>) -> anyhow::Result<()> {
+/// Removes what an earlier run wrote, and is none of these objects' files.
+pub(crate) fn remove_others(folder: &Path, manifests: &[Value]) -> anyhow::Result<()> {
+    let mut names: BTreeSet<String> = manifests.iter().map(file_name).collect();
+    names.insert(KUSTOMIZATION.to_owned());
     let error = || folder.display().to_string();
     for entry in fs::read_dir(folder).with_context(error)? {
         let path = entry.with_context(error)?.path();
@@ -65,7 +67,7 @@ fn remove_others(folder: &Path, files: &BTreeMap<String, String>) -> anyhow::Res
             .extension()
             .is_some_and(|extension| extension == "yaml");
         let name = path.file_name().and_then(|name| name.to_str());
-        let is_written = name.is_some_and(|name| files.contains_key(name));
+        let is_written = name.is_some_and(|name| names.contains(name));
         if is_yaml && !is_written && is_ours(&path) {
             fs::remove_file(&path).with_context(|| path.display().to_string())?;
         }
@@ -92,11 +94,8 @@ pub(crate) fn replace(path: &Path, text: &str) -> anyhow::Result<()> {
     let beside: PathBuf = path.with_file_name(name);
     let written = fs::write(&beside, text).and_then(|()| fs::rename(&beside, path));
     if let Err(error) = written {
-        // It is of no use to anyone.
-        let removed = fs::remove_file(&beside);
-        debug_assert!(
-            removed.is_ok() || removed.is_err_and(|error| error.kind() == ErrorKind::NotFound)
-        );
+        // It is of no use to anyone, and may not even be there.
+        let _ = fs::remove_file(&beside);
         return Err(error).with_context(|| path.display().to_string());
     }
     Ok(())

@@ -382,6 +382,72 @@ fn a_context_that_is_not_there_is_an_error_of_one_line() {
     );
 }
 
+const PSP: &str = "\
+apiVersion: policy/v1beta1
+kind: PodSecurityPolicy
+metadata: {name: tight}
+spec:
+  runAsUser: {rule: MustRunAs, ranges: [{min: 5, max: 9}]}
+  seLinux: {rule: RunAsAny}
+  fsGroup: {rule: RunAsAny}
+  supplementalGroups: {rule: RunAsAny}
+";
+
+#[test]
+fn who_could_use_a_psp_is_asked_of_the_cluster() {
+    let group = "/apis/rbac.authorization.k8s.io/v1";
+    let paths = [
+        "roles",
+        "clusterroles",
+        "rolebindings",
+        "clusterrolebindings",
+    ]
+    .map(|kind| format!("{group}/{kind}"));
+    let lists = |kind: &str, items: &[Value]| json!({"kind": kind, "apiVersion": "rbac.authorization.k8s.io/v1", "items": items});
+    let role = json!({"metadata": {"name": "use"}, "rules": [
+        {"apiGroups": ["policy"], "resources": ["podsecuritypolicies"], "verbs": ["use"]}]});
+    let binding = json!({"metadata": {"name": "use", "namespace": "shop"},
+        "subjects": [{"kind": "ServiceAccount", "name": "till", "namespace": "shop"}],
+        "roleRef": {"kind": "ClusterRole", "name": "use"}});
+    let names =
+        |kind: &str, names: &[Value]| json!({"kind": kind, "apiVersion": "v1", "items": names});
+    let cluster = Cluster::new(&[
+        (&paths[0], 200, lists("RoleList", &[])),
+        (&paths[1], 200, lists("ClusterRoleList", &[role])),
+        (&paths[2], 200, lists("RoleBindingList", &[binding])),
+        (&paths[3], 200, lists("ClusterRoleBindingList", &[])),
+        (
+            "/api/v1/namespaces",
+            200,
+            names("NamespaceList", &[json!({"metadata": {"name": "shop"}})]),
+        ),
+        (
+            "/api/v1/serviceaccounts",
+            200,
+            names(
+                "ServiceAccountList",
+                &[json!({"metadata": {"name": "till", "namespace": "shop"}})],
+            ),
+        ),
+    ]);
+    fs::write(cluster.folder.path().join("psp.yaml"), PSP).unwrap();
+    let (stdout, stderr, code) = cluster.run("convert -f psp.yaml --rbac --namespaces");
+    assert_eq!(code, Some(0), "{stderr}");
+    let policy = "kind: PodHardeningPolicy\nmetadata:\n  name: psp-tight\n  namespace: shop\nspec:\n  containers:\n    securityContext:\n      runAsUser: 5\n  serviceAccountNames:\n  - till\n";
+    assert!(stdout.contains(policy), "{stdout}");
+    let mut asked = paths.to_vec();
+    asked.extend(["/api/v1/namespaces", "/api/v1/serviceaccounts"].map(str::to_owned));
+    assert_eq!(cluster.asked(), asked);
+
+    let cluster = Cluster::new(&[(&paths[0], 403, status(403, "Forbidden", "no"))]);
+    fs::write(cluster.folder.path().join("psp.yaml"), PSP).unwrap();
+    let (stdout, stderr, code) = cluster.run("convert -f psp.yaml --rbac");
+    assert_eq!(
+        (stdout.as_str(), stderr.as_str(), code),
+        ("", "error: CLUSTER: cannot list roles: no\n", Some(1))
+    );
+}
+
 #[test]
 fn a_running_pod_is_explained_by_what_is_recorded_on_it() {
     let record = json!({"shop/p@4": ["spec.securityContext.runAsUser"]}).to_string();

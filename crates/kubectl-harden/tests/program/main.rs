@@ -5,4 +5,6 @@ mod cli;
 #[cfg(test)]
 mod cluster;
 #[cfg(test)]
+mod convert;
+#[cfg(test)]
 mod streams;

@@ -6,6 +6,7 @@
 pub(crate) mod ephemeral;
 pub(crate) mod pod;
 pub(crate) mod policy;
+pub(crate) mod standards;
 mod values;
 
 use std::ops::RangeInclusive;
