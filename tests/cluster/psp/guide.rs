@@ -12,6 +12,7 @@ use test_control_plane::{ControlPlane, ControlPlaneOptions};
 use crate::support::api::{Api, namespace, until};
 use crate::support::controller::Controller;
 use crate::support::crds;
+use crate::support::program::program;
 use crate::support::tell::tell;
 
 const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
@@ -27,11 +28,8 @@ struct Desk {
 
 impl Desk {
     fn set_up(control_plane: &ControlPlane) -> Self {
-        let built = Command::new(Path::new(ROOT).join("hack/build-programs")).status();
-        assert!(built.unwrap().success(), "the programs do not build");
-        // This test is target/debug/deps/cluster-….
-        let test = std::env::current_exe().unwrap();
-        let programs = test.ancestors().nth(2).unwrap();
+        let plugin = program("kubectl-harden");
+        let programs = plugin.parent().unwrap();
         let folder = control_plane.directory().join("desk");
         let bin = folder.join("bin");
         fs::create_dir_all(&bin).unwrap();
