@@ -125,7 +125,7 @@ fn is_seccomp_as_lax(own: &seccomp::Rule, theirs: &seccomp::Rule) -> bool {
     own.any || (own.allows("") && !theirs.any && theirs.allowed.iter().all(|one| own.allows(one)))
 }
 
-#[cfg(all(test, feature = "testing"))]
+#[cfg(test)]
 mod tests {
     use serde_json::{Value, json};
 

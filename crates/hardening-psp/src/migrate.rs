@@ -154,7 +154,8 @@ impl Migration {
         segment.map(|segment| &segment.usable)
     }
 
-    /// All that is to be applied, in this order: nothing is denied before what fills in is there.
+    /// All that is to be applied, in this order: namespaces, which policies may be in, then what fills in, and what
+    /// denies last.
     #[must_use]
     pub fn manifests(&self) -> Vec<Value> {
         let policies = self.policies.iter().map(HardeningPolicy::to_json);

@@ -100,8 +100,8 @@ fn others(psp: &str, scope: &PodScope, are_known: bool) -> Remark {
             "convert again, or add them to the policy's serviceAccountNames",
         ),
         false => (
-            "a hardening policy lists the service accounts that it is for, and they are not known: only those that bindings name, and default, are listed; pods of others get nothing filled in",
-            "give the ServiceAccounts too, or add them to the policy's serviceAccountNames",
+            "a hardening policy lists the service accounts that it is for, and they are not known: only those that bindings name, and default, are listed; pods of others get nothing filled in, and are denied where they relied on it",
+            "convert with --namespaces, or add them to the policy's serviceAccountNames",
         ),
     };
     Remark {
