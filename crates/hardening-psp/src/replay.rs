@@ -60,18 +60,10 @@ impl Migration {
     ) -> Result<Judgement, InvalidPod> {
         let mut filled_in = None;
         let mut denied = BTreeMap::new();
-        let usable = self.usable(namespace, service_account);
-        for name in usable
-            .map(|usable| usable.for_requester(namespace, requester))
-            .into_iter()
-            .flatten()
-        {
-            let Some(conversion) = self.psps.get(name) else {
-                continue;
-            };
+        for (name, policy) in self.candidates(namespace, service_account, requester) {
             let mut mutated = pod.clone();
-            conversion.policy.mutate(&mut mutated)?;
-            let denials = conversion.policy.validate(&mutated)?;
+            policy.mutate(&mut mutated)?;
+            let denials = policy.validate(&mutated)?;
             let admitted = |pod| Judgement::Admitted {
                 by: name.to_owned(),
                 pod,

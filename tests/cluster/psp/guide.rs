@@ -2,6 +2,7 @@
 //! same API server. No API server of today has PodSecurityPolicies, so the one command that asks for them is
 //! answered by the examples.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -212,6 +213,7 @@ async fn the_guide_can_be_followed_to_its_end() {
 
     let scripts = guide();
     let mut foretold = 0;
+    let mut totals = BTreeSet::new();
     for (heading, script) in &scripts {
         if script.contains(ASKS_FOR_PSPS) {
             export_psps(&desk);
@@ -219,6 +221,10 @@ async fn the_guide_can_be_followed_to_its_end() {
         }
         let said = desk.succeed(script);
         match heading.as_str() {
+            "4. Replay" => {
+                let total = said.lines().find(|line| line.starts_with("all "));
+                totals.insert(total.unwrap().to_owned());
+            }
             "5. Audit" if script.contains(" run try ") => {
                 until("a pod in Audit mode is warned of", async || {
                     desk.succeed(script).contains("Warning: ").then_some(())
@@ -258,6 +264,11 @@ async fn the_guide_can_be_followed_to_its_end() {
     }
     controller.terminate().await;
     assert!(foretold > 6, "{foretold}");
+    assert_eq!(
+        totals.len(),
+        1,
+        "from files and from the cluster: {totals:?}"
+    );
     tell(&format!(
         "migration guide: {} blocks of commands, {foretold} workloads as foretold",
         scripts.len()
