@@ -101,7 +101,7 @@ fn every_flag_and_metric_that_is_named_is_there() {
             let known = match word {
                 // Flags of kubectl and curl.
                 "--data" | "--header" | "--insecure" => true,
-                "--dry-run" | "--overwrite" | "--server-side" => true,
+                "--dry-run" | "--image" | "--overwrite" | "--server-side" => true,
                 _ if is_flag => {
                     commands.contains(&format!("{word} <"))
                         || commands.contains(&format!("{word} [<"))

@@ -116,9 +116,9 @@ impl Migration {
         let enforced = self.namespaces.iter().find(named).and_then(|object| {
             object.pointer("/metadata/labels/pod-security.kubernetes.io~1enforce")
         });
-        let levels = Level::ALL.into_iter();
-        let mut named = levels.filter(|level| enforced.is_some_and(|name| name == level.name()));
-        named.next().unwrap_or_default()
+        let name = enforced.and_then(Value::as_str);
+        name.and_then(|name| name.parse().ok())
+            .unwrap_or(Level::Privileged)
     }
 
     /// The PSPs that such a pod could be admitted by, by name.
