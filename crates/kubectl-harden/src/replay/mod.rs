@@ -107,8 +107,7 @@ fn converted(migration: &Migration, namespace: &str) -> anyhow::Result<PolicySet
         value,
     };
     let manifests: Vec<Manifest> = migration.manifests().into_iter().map(manifest).collect();
-    let (mut set, problems) = policy_set(&manifests, namespace);
-    set.know_all_runtime_classes();
+    let (set, problems) = policy_set(&manifests, namespace);
     match problems.first() {
         Some(problem) => Err(anyhow!("{problem}")),
         None => Ok(set),
