@@ -21,7 +21,7 @@ use serde_json::Value;
 
 use crate::convert::{Conversion, HardeningPolicy, Refused, convert};
 use crate::migrate::choice::{Choice, Doubt, choose};
-use crate::migrate::usable::{Cells, are_controllers, divide};
+use crate::migrate::usable::{Cells, are_controllers, are_masters, divide};
 use crate::note::Note;
 use crate::rbac::{Grant, Grantee, grants};
 use crate::scope::{PodScope, Requesters};
@@ -263,8 +263,13 @@ impl Migration {
     /// Defaults cannot know who creates a pod.
     fn remark_on_requesters(&mut self, namespaces: &BTreeSet<String>) {
         let mut found: BTreeMap<(&String, bool), (Requesters, Cells<'_, ()>)> = BTreeMap::new();
+        let mut masters = false;
         for Segment { scope, usable, .. } in &self.segments {
             for (psp, requesters) in &usable.by_requester {
+                if are_masters(requesters) {
+                    masters = true;
+                    continue;
+                }
                 let key = (psp, are_controllers(requesters));
                 let (all, cells) = found
                     .entry(key)
@@ -277,6 +282,17 @@ impl Migration {
             }
         }
         let mut remarks = Vec::new();
+        if masters {
+            remarks.push(Remark {
+                psp: None,
+                scopes: Vec::new(),
+                note: Note::new(
+                    "spec",
+                    "system:masters could use every PSP for the pods that it creates itself: the ValidatingAdmissionPolicies admit those as it did, but labels take no account of it, and defaults cannot",
+                    "nothing, or exempt its users in Pod Security Admission's configuration",
+                ),
+            });
+        }
         for ((psp, are_controllers), (requesters, cells)) in found {
             let who = words::requesters(&requesters);
             let (why, advice) = match are_controllers {

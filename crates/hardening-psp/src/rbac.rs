@@ -9,7 +9,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Deserialize;
 use serde_json::Value;
 
+use crate::check::is_name;
 use crate::note::Note;
+
+/// How the user that a service account is begins.
+const ACCOUNT: &str = "system:serviceaccount:";
+/// How the group of a namespace's service accounts begins.
+const ACCOUNTS: &str = "system:serviceaccounts:";
 
 /// That pods may use a PSP.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -142,6 +148,11 @@ impl Grants {
             _ => None,
         };
         let about = format!("{} {}", binding.kind, binding.metadata.name);
+        if let Some(namespace) = bound.as_deref().filter(|name| !is_name(name)) {
+            let why = format!("{namespace} is no name of a namespace");
+            self.note(about, why, "correct it, and convert again");
+            return;
+        }
         let Some(role) = roles.get(&(of_role, name.clone())) else {
             let why =
                 format!("its {kind} {name} is not given, so whether it grants a PSP is not known");
@@ -173,6 +184,11 @@ impl Grants {
             return;
         }
         for subject in binding.subjects.iter().flatten() {
+            if !subject.can_be() {
+                let why = format!("{} {} can be nobody's name", subject.kind, subject.name);
+                self.note(about.as_str(), why, "correct it, and convert again");
+                continue;
+            }
             for (namespace, grantee) in subject.grantees(bound.as_deref()) {
                 self.grants.extend(granted.iter().map(|psp| Grant {
                     psp: (*psp).to_owned(),
@@ -218,11 +234,25 @@ impl Object {
 }
 
 impl Subject {
+    /// Whether a service account, if it is one, has names that it can have.
+    fn can_be(&self) -> bool {
+        let of = |prefix: &str| self.name.strip_prefix(prefix);
+        match self.kind.as_str() {
+            "ServiceAccount" => {
+                is_name(&self.name) && self.namespace.as_deref().is_none_or(is_name)
+            }
+            "User" => of(ACCOUNT).is_none_or(|name| {
+                let parts = name.split_once(':');
+                parts.is_some_and(|(namespace, name)| is_name(namespace) && is_name(name))
+            }),
+            "Group" => of(ACCOUNTS).is_none_or(is_name),
+            _ => true,
+        }
+    }
+
     /// Whose grant it is, and the namespaces of the pods, `None` for all. `bound` is the namespace in which the
     /// grant holds.
     fn grantees(&self, bound: Option<&str>) -> Vec<(Option<String>, Grantee)> {
-        const ACCOUNT: &str = "system:serviceaccount:";
-        const ACCOUNTS: &str = "system:serviceaccounts:";
         let bound_to = bound.map(str::to_owned);
         // A pod's service account is of the pod's own namespace.
         let pods_of = |own: &str, grantee: Grantee| {
@@ -456,6 +486,41 @@ mod tests {
             );
             assert_eq!(found.grants.len(), expected, "{rule}");
         }
+    }
+
+    #[test]
+    fn what_can_be_no_name_is_nobodys_and_said() {
+        let of = |subject: Value| {
+            grants(
+                &PSPS,
+                &[
+                    role("ClusterRole", "cluster", &json!([])),
+                    binding("ClusterRoleBinding", "cluster", &subject),
+                ],
+            )
+        };
+        for subject in [
+            json!({"kind": "ServiceAccount", "name": "till", "namespace": "../shop"}),
+            json!({"kind": "ServiceAccount", "name": "*", "namespace": "shop"}),
+            json!({"kind": "User", "name": "system:serviceaccount:shop"}),
+            json!({"kind": "User", "name": "system:serviceaccount:a/b:till"}),
+            json!({"kind": "Group", "name": "system:serviceaccounts:"}),
+        ] {
+            let found = of(subject.clone());
+            assert_eq!(
+                (shown(&found).len(), found.notes.len()),
+                (0, 1),
+                "{subject}"
+            );
+        }
+        let everyone = json!({"kind": "Group", "name": "system:serviceaccounts"});
+        let mut elsewhere = binding("RoleBinding", "cluster", &everyone);
+        elsewhere["metadata"]["namespace"] = json!("../shop");
+        let found = grants(
+            &PSPS,
+            &[role("ClusterRole", "cluster", &json!([])), elsewhere],
+        );
+        assert_eq!((shown(&found).len(), found.notes.len()), (0, 1));
     }
 
     #[test]

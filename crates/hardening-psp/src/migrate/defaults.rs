@@ -12,6 +12,9 @@ use crate::scope::{Names, PodScope};
 /// The endings of the names of a PSP's policies.
 const ENDINGS: [&str; 1] = ["-capabilities"];
 
+/// The namespace whose pods the webhook never sees.
+const KUBE_SYSTEM: &str = "kube-system";
+
 /// Service accounts that are listed, with the namespaces in which they are.
 type Listed = BTreeMap<BTreeSet<String>, Names>;
 
@@ -31,6 +34,9 @@ pub(super) fn add(migration: &mut Migration, input: &Input<'_>, namespaces: &BTr
             }
         }
         for (scope, ()) in cells.into_scopes() {
+            if scope.namespaces.contains(KUBE_SYSTEM) {
+                remarks.push(in_kube_system(name, &scope));
+            }
             let listed = match &scope.service_accounts {
                 Names::All => Listed::from([(BTreeSet::new(), scope.namespaces.clone())]),
                 Names::Only(names) => Listed::from([(names.clone(), scope.namespaces.clone())]),
@@ -92,6 +98,21 @@ fn all_but(
         .collect()
 }
 
+fn in_kube_system(psp: &str, scope: &PodScope) -> Remark {
+    Remark {
+        psp: Some(psp.to_owned()),
+        scopes: vec![PodScope {
+            namespaces: Names::Only(BTreeSet::from([KUBE_SYSTEM.to_owned()])),
+            service_accounts: scope.service_accounts.clone(),
+        }],
+        note: Note::new(
+            "spec",
+            "the webhook is not asked about pods there, so that a cluster can always start: nothing is filled in, and a pod that relied on it is denied",
+            "write the values into those pods",
+        ),
+    }
+}
+
 /// A policy names service accounts, and cannot be for all but some.
 fn others(psp: &str, scope: &PodScope, are_known: bool) -> Remark {
     let (why, advice) = match are_known {
@@ -101,7 +122,7 @@ fn others(psp: &str, scope: &PodScope, are_known: bool) -> Remark {
         ),
         false => (
             "a hardening policy lists the service accounts that it is for, and they are not known: only those that bindings name, and default, are listed; pods of others get nothing filled in, and are denied where they relied on it",
-            "convert with --namespaces, or add them to the policy's serviceAccountNames",
+            "give the ServiceAccounts too, as --namespaces does, or add them to the policy's serviceAccountNames",
         ),
     };
     Remark {

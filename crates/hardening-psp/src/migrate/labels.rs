@@ -6,10 +6,10 @@ use hardening_api::policy::Mode;
 use serde_json::{Map, Value, json};
 
 use crate::level::{self, Level};
-use crate::migrate::usable::Usable;
+use crate::migrate::usable::{Usable, are_masters};
 use crate::migrate::{Input, Migration, Remark};
 use crate::note::Note;
-use crate::scope::{Names, PodScope, Requesters};
+use crate::scope::{Names, PodScope};
 
 const PREFIX: &str = "pod-security.kubernetes.io";
 
@@ -40,21 +40,6 @@ pub(super) fn add(migration: &mut Migration, input: &Input<'_>, namespaces: &BTr
             note: note_on(level, input.mode),
         });
     }
-    let mut requesters = migration
-        .segments
-        .iter()
-        .flat_map(|one| one.usable.by_requester.values());
-    if !migration.namespaces.is_empty() && requesters.any(are_masters) {
-        migration.remarks.push(Remark {
-            psp: None,
-            scopes: Vec::new(),
-            note: Note::new(
-                "spec",
-                "system:masters could use every PSP, and is left out of account when it comes to labels: pods that it creates itself are held to them too",
-                "nothing, or exempt the user in Pod Security Admission's configuration",
-            ),
-        });
-    }
     let can_be_labelled = levels.values().any(|level| *level > Level::Privileged);
     if input.namespaces.is_empty() && can_be_labelled {
         migration.remarks.push(Remark {
@@ -76,16 +61,8 @@ fn levels(migration: &Migration) -> BTreeMap<String, Level> {
         .collect()
 }
 
-/// Whether they are those who may do everything anyway, and nobody else: `system:masters` could use every PSP in
-/// every cluster, and no label would be left.
-fn are_masters(requesters: &Requesters) -> bool {
-    let mut groups = requesters.groups.iter();
-    requesters.users.is_empty()
-        && requesters.own_accounts.is_empty()
-        && groups.all(|group| group == "system:masters")
-}
-
-/// The PSPs that count.
+/// The PSPs that count. Those who may do everything anyway could use every PSP in every cluster, and no label would be
+/// left.
 fn names(usable: &Usable) -> impl Iterator<Item = &str> {
     let others = usable.by_requester.iter();
     let others = others.filter(|(_, requesters)| !are_masters(requesters));

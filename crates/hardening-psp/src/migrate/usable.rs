@@ -63,6 +63,14 @@ pub(crate) fn are_controllers(requesters: &Requesters) -> bool {
         || USERS.iter().any(|user| requesters.users.contains(*user))
 }
 
+/// Whether they are `system:masters` and nobody else.
+pub(crate) fn are_masters(requesters: &Requesters) -> bool {
+    let mut groups = requesters.groups.iter();
+    requesters.users.is_empty()
+        && requesters.own_accounts.is_empty()
+        && groups.all(|group| group == "system:masters")
+}
+
 /// Divides all pods. `namespaces` are those known by name; every other one is like the next.
 pub(crate) fn divide(
     grants: &BTreeSet<Grant>,

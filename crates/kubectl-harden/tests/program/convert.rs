@@ -86,6 +86,7 @@ fn each_thing_that_is_wrong_is_named_and_the_rest_is_converted() {
         "metadata: {name: nothing}\n".to_owned(),
         good("Upper"),
         "- a\n".to_owned(),
+        "apiVersion: v1\nkind: Namespace\nmetadata: {name: ../up}\n".to_owned(),
         good("last"),
     ];
     let folder = folder(&[
@@ -101,6 +102,7 @@ fn each_thing_that_is_wrong_is_named_and_the_rest_is_converted() {
         "empty: the folder has no file that ends in .json, .yaml or .yml",
         "./a.yaml, document 8: object without a kind nothing: kind: is required",
         "./a.yaml, document 10: object without a kind: kind: is required",
+        "./a.yaml, document 11: Namespace ../up: metadata: \"../up\" is no name of a Kubernetes object",
         "./a.yaml, document 2: PodSecurityPolicy unknown-rule: spec.runAsUser.rule: ",
         "./a.yaml, document 3: PodSecurityPolicy inverted: spec.runAsUser.ranges[0]: min 9 is greater than max 1",
         "./a.yaml, document 4: PodSecurityPolicy wrong-version: not a PodSecurityPolicy of policy/v1beta1 or extensions/v1beta1, but a PodSecurityPolicy of policy/v1",
@@ -111,7 +113,7 @@ fn each_thing_that_is_wrong_is_named_and_the_rest_is_converted() {
     let found = lines(&output, "error: ");
     expected.retain(|start| !found.iter().any(|line| line.starts_with(start)));
     assert_eq!(expected, [""; 0], "{found:#?}");
-    assert_eq!(found.len(), 11, "{found:#?}");
+    assert_eq!(found.len(), 12, "{found:#?}");
     let named = "first-or-last-or-other";
     let admission = [
         "ValidatingAdmissionPolicy",
