@@ -55,6 +55,14 @@ pub(crate) struct Audited {
     pub(crate) value: String,
 }
 
+impl Line {
+    /// Whether a policy supplied the value, or a part of it.
+    pub(crate) fn is_set_by_policy(&self) -> bool {
+        let is_policy = |set_by: &SetBy| matches!(set_by, SetBy::Policy { .. });
+        self.set_by.iter().any(is_policy)
+    }
+}
+
 /// Explains a pod. `before` is the pod as it was read, `after` the same with what `plan` fills in; of a
 /// running pod both are what runs, and there is no plan.
 pub(crate) fn explain(before: &Value, after: &Value, plan: Option<&Plan<'_>>) -> Vec<Line> {
