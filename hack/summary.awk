@@ -40,6 +40,8 @@ function note(what, is_good) {
 
 function kind(source, line) {
     if (source == "doc") return "documentation examples"
+    # Over generated cases: against PodSecurityPolicy's own code, RBAC's rules, and on the API server.
+    if (source == "fidelity" || source == "migration") return "property tests"
     if (source == "cluster" && line ~ /^test (admission|ephemeral|future_fields|model|psp|standards)::/) return "property tests"
     if (source == "cluster" || source == "control_plane") return "API-server tests"
     if (source == "node") return line ~ /^test compatibility::the_page/ ? "stale-file checks" : "node tests"

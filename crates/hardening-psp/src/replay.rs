@@ -60,18 +60,10 @@ impl Migration {
     ) -> Result<Judgement, InvalidPod> {
         let mut filled_in = None;
         let mut denied = BTreeMap::new();
-        let usable = self.usable(namespace, service_account);
-        for name in usable
-            .map(|usable| usable.for_requester(namespace, requester))
-            .into_iter()
-            .flatten()
-        {
-            let Some(conversion) = self.psps.get(name) else {
-                continue;
-            };
+        for (name, policy) in self.candidates(namespace, service_account, requester) {
             let mut mutated = pod.clone();
-            conversion.policy.mutate(&mut mutated)?;
-            let denials = conversion.policy.validate(&mutated)?;
+            policy.mutate(&mut mutated)?;
+            let denials = policy.validate(&mutated)?;
             let admitted = |pod| Judgement::Admitted {
                 by: name.to_owned(),
                 pod,
@@ -124,9 +116,9 @@ impl Migration {
         let enforced = self.namespaces.iter().find(named).and_then(|object| {
             object.pointer("/metadata/labels/pod-security.kubernetes.io~1enforce")
         });
-        let levels = Level::ALL.into_iter();
-        let mut named = levels.filter(|level| enforced.is_some_and(|name| name == level.name()));
-        named.next().unwrap_or_default()
+        let name = enforced.and_then(Value::as_str);
+        name.and_then(|name| name.parse().ok())
+            .unwrap_or(Level::Privileged)
     }
 
     /// The PSPs that such a pod could be admitted by, by name.
@@ -172,10 +164,18 @@ impl Usable {
 
 impl Requesters {
     /// Who creates the pods of a kind of workload: its controller, which has a service account of its own, or
-    /// in a few clusters none but the controller manager's. `None`: no controller does.
+    /// in a few clusters none but the controller manager's. A node creates the mirrors of its static pods.
+    /// `None`: nobody does for the kind.
     #[must_use]
     pub fn controller_of(kind: &str) -> Option<Self> {
+        let groups = |names: &[&str]| names.iter().copied().map(str::to_owned).collect();
         let controller = match kind {
+            "Node" => {
+                return Some(Self {
+                    groups: groups(&["system:authenticated", "system:nodes"]),
+                    ..Self::default()
+                });
+            }
             "Deployment" | "ReplicaSet" => "replicaset-controller",
             "StatefulSet" => "statefulset-controller",
             "DaemonSet" => "daemon-set-controller",
@@ -184,14 +184,13 @@ impl Requesters {
             _ => return None,
         };
         let own = format!("system:serviceaccount:kube-system:{controller}");
-        let groups = [
-            "system:authenticated",
-            "system:serviceaccounts",
-            "system:serviceaccounts:kube-system",
-        ];
         Some(Self {
             users: BTreeSet::from([own, "system:kube-controller-manager".to_owned()]),
-            groups: groups.map(str::to_owned).into(),
+            groups: groups(&[
+                "system:authenticated",
+                "system:serviceaccounts",
+                "system:serviceaccounts:kube-system",
+            ]),
             own_accounts: BTreeSet::new(),
         })
     }
@@ -374,32 +373,33 @@ mod tests {
     #[test]
     fn a_psp_is_usable_by_the_account_or_by_who_creates_the_pod() {
         let psps = [psp("one", &json!({}))];
-        let check = |subject: &Value, expected: [Result<&str, &[&str]>; 3]| {
+        let check = |subject: &Value, expected: [Result<&str, &[&str]>; 4]| {
             let migration = migration(&psps, &binding(&["one"], subject));
-            let requesters = [None, Some("Deployment"), Some("DaemonSet")];
+            let requesters = [None, Some("Deployment"), Some("DaemonSet"), Some("Node")];
             for (requester, expected) in requesters.into_iter().zip(expected) {
                 check(&migration, requester, &pod(&json!({})), expected);
             }
         };
         let none: Result<&str, &[&str]> = Err(&[]);
         let account = |name| json!({"kind": "ServiceAccount", "name": name, "namespace": "shop"});
-        check(&account("default"), [Ok("one"); 3]);
-        check(&account("other"), [none; 3]);
+        check(&account("default"), [Ok("one"); 4]);
+        check(&account("other"), [none; 4]);
         let group = |name| json!({"kind": "Group", "name": name});
-        check(&group("system:serviceaccounts:shop"), [Ok("one"); 3]);
+        check(&group("system:serviceaccounts:shop"), [Ok("one"); 4]);
         check(
             &group("system:serviceaccounts:kube-system"),
-            [none, Ok("one"), Ok("one")],
+            [none, Ok("one"), Ok("one"), none],
         );
         check(
             &json!({"kind": "ServiceAccount", "name": "replicaset-controller", "namespace": "kube-system"}),
-            [none, Ok("one"), none],
+            [none, Ok("one"), none, none],
         );
         check(
             &json!({"kind": "User", "name": "system:kube-controller-manager"}),
-            [none, Ok("one"), Ok("one")],
+            [none, Ok("one"), Ok("one"), none],
         );
-        check(&group("developers"), [none; 3]);
+        check(&group("system:nodes"), [none, none, none, Ok("one")]);
+        check(&group("developers"), [none; 4]);
     }
 
     #[test]

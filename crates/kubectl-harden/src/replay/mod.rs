@@ -107,8 +107,7 @@ fn converted(migration: &Migration, namespace: &str) -> anyhow::Result<PolicySet
         value,
     };
     let manifests: Vec<Manifest> = migration.manifests().into_iter().map(manifest).collect();
-    let (mut set, problems) = policy_set(&manifests, namespace);
-    set.know_all_runtime_classes();
+    let (set, problems) = policy_set(&manifests, namespace);
     match problems.first() {
         Some(problem) => Err(anyhow!("{problem}")),
         None => Ok(set),
@@ -172,33 +171,30 @@ impl Replay<'_> {
         let level = self.migration.level(namespace);
         let gaps = gaps(level, &hardened).map_err(located)?;
 
-        let mut replayed = Replayed {
+        let refusals = refusals(denied.as_ref(), &gaps, level);
+        let (before, fields) = match judged {
+            Judgement::Denied(reasons) => (Err(reasons), Vec::new()),
+            Judgement::Admitted { by, .. } if !refusals.is_empty() => (Ok(by), Vec::new()),
+            Judgement::Admitted { by, pod } => {
+                let chosen = self.chosen(namespace, &account).filter(|one| *one != by);
+                let found = differences(&pod, &hardened).map_err(located)?;
+                let field = |difference| Field {
+                    why: why(&difference, &plan, &by, chosen),
+                    difference,
+                };
+                let fields = found.into_iter().map(field).collect();
+                (Ok(by), fields)
+            }
+        };
+        Ok(Replayed {
             source: workload.object.source.to_string(),
             name: workload.name(),
             namespace: workload.namespace.clone(),
-            before: Ok(String::new()),
-            refusals: refusals(denied.as_ref(), &gaps, level),
-            fields: Vec::new(),
+            before,
+            refusals,
+            fields,
             notes: notes(workload, requester.is_none(), &gaps),
-        };
-        match judged {
-            Judgement::Denied(reasons) => replayed.before = Err(reasons),
-            Judgement::Admitted { by, pod } => {
-                if replayed.refusals.is_empty() {
-                    let chosen = self.chosen(namespace, &account).filter(|one| *one != by);
-                    let found = differences(&pod, &hardened).map_err(located)?;
-                    let found = found.into_iter();
-                    replayed.fields = found
-                        .map(|difference| Field {
-                            why: why(&difference, &plan, &by, chosen),
-                            difference,
-                        })
-                        .collect();
-                }
-                replayed.before = Ok(by);
-            }
-        }
-        Ok(replayed)
+        })
     }
 
     /// The PSP whose defaults the converted policies give a pod.
