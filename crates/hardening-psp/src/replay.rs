@@ -82,7 +82,8 @@ impl Migration {
 
 impl Migration {
     /// Why the denying half denies a hardened pod that `requester` creates; `None`: it admits it, as any one of
-    /// the PSPs that were usable for it does.
+    /// the PSPs that were usable for it does, or only warns of it, as [nothing is filled in](Self::is_left_unfilled)
+    /// there.
     ///
     /// # Errors
     ///
@@ -94,6 +95,9 @@ impl Migration {
         requester: Option<&Requesters>,
         pod: &Value,
     ) -> Result<Option<Denials>, InvalidPod> {
+        if self.is_left_unfilled(namespace, service_account) {
+            return Ok(None);
+        }
         let mut stored = pod.clone();
         store_today(&mut stored)?;
         let mut denied = BTreeMap::new();

@@ -87,17 +87,26 @@ pub(super) fn add(migration: &mut Migration, input: &Input<'_>) {
 }
 
 impl Migration {
-    /// Whether the webhook would have to fill something in there, and is not asked to.
-    pub(crate) fn is_left_unfilled(&self, segment: &Segment, namespace: &str) -> bool {
+    /// Whether something would have to be filled in there, and the webhook is not asked to.
+    #[must_use]
+    pub fn is_left_unfilled(&self, namespace: &str, service_account: &str) -> bool {
+        let mut segments = self.segments.iter();
+        namespace == KUBE_SYSTEM
+            && segments
+                .find(|segment| segment.scope.contains(namespace, service_account))
+                .is_some_and(|segment| self.fills_in(segment))
+    }
+
+    fn fills_in(&self, segment: &Segment) -> bool {
         let chosen = segment.chosen.as_ref().and_then(|psp| self.psps.get(psp));
-        namespace == KUBE_SYSTEM && chosen.is_some_and(|psp| !psp.fills_nothing())
+        chosen.is_some_and(|psp| !psp.fills_nothing())
     }
 
     /// The pods of a segment that are filled in as they should be, and the namespaces of the others.
     fn apart(&self, segment: &Segment) -> (Option<PodScope>, Option<Names>) {
         let Segment { scope, .. } = segment;
         let has_others = scope.namespaces.contains(KUBE_SYSTEM);
-        if !has_others || !self.is_left_unfilled(segment, KUBE_SYSTEM) {
+        if !has_others || !self.fills_in(segment) {
             return (Some(scope.clone()), None);
         }
         let rest = scope.namespaces.without(KUBE_SYSTEM);

@@ -139,6 +139,9 @@ fn owners<'a>(object: &Object<'a>, namespace: &'a str) -> impl Iterator<Item = K
     })
 }
 
+/// Why nothing is filled in.
+const UNFILLED: &str = "the webhook is not asked about pods of kube-system";
+
 /// One workload's turn.
 struct Replay<'a> {
     migration: &'a Migration,
@@ -162,8 +165,11 @@ impl Replay<'_> {
         let view = hardening_engine::Pod::from_json(&text).with_context(|| workload.title())?;
         let matching = workload.matching(self.set, &view)?;
         let plan = plan(&matching, &view);
+        let is_unfilled = self.migration.is_left_unfilled(namespace, &account);
         let mut hardened = created;
-        json_patch::patch(&mut hardened, &plan.to_patch()).with_context(|| workload.title())?;
+        if !is_unfilled {
+            json_patch::patch(&mut hardened, &plan.to_patch()).with_context(|| workload.title())?;
+        }
         let denied = self
             .migration
             .denials(namespace, &account, requester.as_ref(), &hardened)
@@ -179,7 +185,10 @@ impl Replay<'_> {
                 let chosen = self.chosen(namespace, &account).filter(|one| *one != by);
                 let found = differences(&pod, &hardened).map_err(located)?;
                 let field = |difference| Field {
-                    why: why(&difference, &plan, &by, chosen),
+                    why: match is_unfilled {
+                        true => Some(UNFILLED.to_owned()),
+                        false => why(&difference, &plan, &by, chosen),
+                    },
                     difference,
                 };
                 let fields = found.into_iter().map(field).collect();
