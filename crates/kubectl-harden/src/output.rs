@@ -6,6 +6,8 @@ use std::io::{self, ErrorKind, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use comfy_table::{ContentArrangement, Table, presets};
+
 /// What a command has to say.
 #[derive(Debug, Default)]
 pub(crate) struct Report {
@@ -101,4 +103,26 @@ pub(crate) fn one_line(text: &str) -> String {
         }
     }
     line
+}
+
+/// A table with a header, as wide as the terminal but for an indentation of two.
+pub(crate) fn table(header: &[&str]) -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING);
+    match terminal_size::terminal_size() {
+        Some((width, _)) => {
+            table
+                .set_width(width.0.saturating_sub(2))
+                .set_content_arrangement(ContentArrangement::Dynamic);
+        }
+        // One line each, for grep.
+        None => {
+            table.set_content_arrangement(ContentArrangement::Disabled);
+        }
+    }
+    table.set_header(header);
+    for column in table.column_iter_mut() {
+        column.set_padding((0, 2));
+    }
+    table
 }
