@@ -40,7 +40,7 @@ function note(what, is_good) {
 
 function kind(source, line) {
     if (source == "doc") return "documentation examples"
-    if (source == "cluster" && line ~ /^test (admission|ephemeral|future_fields|model|psp|standards)::/) return "property tests"
+    if (source == "cluster" && line ~ /^test (admission|audit|ephemeral|future_fields|model|psp|standards)::/) return "property tests"
     if (source == "cluster" || source == "control_plane") return "API-server tests"
     if (source == "node") return line ~ /^test compatibility::the_page/ ? "stale-file checks" : "node tests"
     if (source == "program" && line ~ /^test crds::/) return "stale-file checks"
