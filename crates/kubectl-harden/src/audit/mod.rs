@@ -20,7 +20,7 @@ mod world;
 
 pub(crate) use dump::dump;
 pub(crate) use live::live;
-pub(crate) use report::as_text;
+pub(crate) use report::write_text;
 pub(crate) use selector::Labels;
 
 /// Which pods are looked at.

@@ -1,5 +1,7 @@
 //! An audit, for people.
 
+use std::io::{self, Write};
+
 use anstyle::{AnsiColor, Style};
 use comfy_table::CellAlignment;
 
@@ -19,20 +21,19 @@ const SUMMARY: [&str; 8] = [
 ];
 
 /// Workload by workload what was found, then the namespaces.
-pub(crate) fn as_text(audit: &Audit) -> String {
-    let mut text = String::new();
+pub(crate) fn write_text(audit: &Audit, out: &mut dyn Write) -> io::Result<()> {
     for workload in audit.workloads.iter().filter(|workload| tells(workload)) {
-        text += &title(workload);
+        out.write_all(title(workload).as_bytes())?;
         let mut table = table(&FINDINGS);
         for row in rows(workload) {
             table.add_row(row.map(|cell| one_line(&cell)));
         }
         for line in table.trim_fmt().lines() {
-            text += &format!("  {line}\n");
+            writeln!(out, "  {line}")?;
         }
-        text.push('\n');
+        writeln!(out)?;
     }
-    text + &summary(audit) + "\n"
+    writeln!(out, "{}", summary(audit))
 }
 
 fn tells(workload: &Workload) -> bool {

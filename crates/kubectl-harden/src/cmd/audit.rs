@@ -1,12 +1,14 @@
 //! `kubectl harden audit`.
 
+use std::io::{self, Write};
+
 use hardening_manifests::read;
 
 use super::read_stdin_once;
 use crate::args::{AuditArgs, AuditFormat, FailOn};
 use crate::audit::model::{Audit, Subject};
-use crate::audit::{Audited, Scope, as_text, dump, live};
-use crate::output::Report;
+use crate::audit::{Audited, Scope, dump, live, write_text};
+use crate::output::{Pieces, Report};
 use crate::source::Cluster;
 
 pub(crate) fn run(args: &AuditArgs) -> anyhow::Result<Report> {
@@ -32,15 +34,21 @@ pub(crate) fn run(args: &AuditArgs) -> anyhow::Result<Report> {
             report.stderr.push(format!("error: {why}"));
         }
     }
-    report.stdout = match args.output {
-        AuditFormat::Table => {
-            report.coloured = true;
-            as_text(&audit)
-        }
-        AuditFormat::Json => serde_json::to_string_pretty(&audit)? + "\n",
-        AuditFormat::Yaml => serde_saphyr::to_string(&audit)?,
-    };
+    let output = args.output;
+    report.coloured = output == AuditFormat::Table;
+    report.pieces = Some(Pieces(Box::new(move |out| print(output, &audit, out))));
     Ok(report)
+}
+
+fn print(format: AuditFormat, audit: &Audit, mut out: &mut dyn Write) -> io::Result<()> {
+    match format {
+        AuditFormat::Table => write_text(audit, out),
+        AuditFormat::Json => {
+            serde_json::to_writer_pretty(&mut out, audit)?;
+            out.write_all(b"\n")
+        }
+        AuditFormat::Yaml => serde_saphyr::to_io_writer(&mut out, audit).map_err(io::Error::other),
+    }
 }
 
 fn audited(args: &AuditArgs) -> anyhow::Result<Audited> {
