@@ -374,7 +374,7 @@ impl Cluster {
     }
 
     /// The items of a list, each by itself.
-    pub(crate) fn items(&self, value: Value) -> Vec<Manifest> {
+    fn items(&self, value: Value) -> Vec<Manifest> {
         let list = Manifest {
             source: self.source(),
             value,

@@ -238,19 +238,8 @@ impl Live<'_> {
         what: &str,
         affects: &[Subject],
     ) -> anyhow::Result<Option<Vec<Manifest>>> {
-        let list = List {
-            path,
-            selector: "",
-            form: Form::Whole,
-            what,
-        };
-        let mut found = Vec::new();
-        let listed = self.cluster.each_page(&list, |page| {
-            found.extend(self.cluster.items(page.list.value));
-            Ok(())
-        });
-        let is_there = self.seen(listed, affects)?;
-        Ok((is_there == Some(true)).then_some(found))
+        let listed = self.cluster.listed(path, what);
+        Ok(self.seen(listed, affects)?.flatten())
     }
 
     /// What was asked for; or nothing and a notice, where the API server refuses to answer.

@@ -35,6 +35,11 @@ pub(crate) struct Page {
 impl Cluster {
     /// The items of the list at a path; none where the cluster does not know the resource.
     pub(crate) fn pages(&self, path: &str, what: &str) -> anyhow::Result<Vec<Manifest>> {
+        Ok(self.listed(path, what)?.unwrap_or_default())
+    }
+
+    /// The items of the list at a path; `None` where the cluster does not know the resource.
+    pub(crate) fn listed(&self, path: &str, what: &str) -> anyhow::Result<Option<Vec<Manifest>>> {
         let list = List {
             path,
             selector: "",
@@ -42,11 +47,11 @@ impl Cluster {
             what,
         };
         let mut found = Vec::new();
-        self.each_page(&list, |page| {
+        let is_there = self.each_page(&list, |page| {
             found.extend(self.items(page.list.value));
             Ok(())
         })?;
-        Ok(found)
+        Ok(is_there.then_some(found))
     }
 
     /// Hands over a list page by page; whether the cluster knows the resource.
