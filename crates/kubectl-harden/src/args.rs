@@ -1,9 +1,13 @@
 //! The command line.
 
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum, ValueHint};
 use clap_complete::Shell;
+
+use crate::audit::Labels;
+use crate::audit::model::Level;
 
 /// See what Pod Hardening for Kubernetes does to a pod, and why.
 ///
@@ -27,6 +31,7 @@ pub(crate) struct Args {
 pub(crate) enum Command {
     Render(RenderArgs),
     Explain(ExplainArgs),
+    Audit(AuditArgs),
     Lint(LintArgs),
     Convert(ConvertArgs),
     Completions(CompletionsArgs),
@@ -123,6 +128,96 @@ pub(crate) struct ExplainArgs {
     /// How to print it.
     #[arg(short, long, value_enum, value_name = "FORMAT", default_value_t = ReportFormat::Text)]
     pub(crate) output: ReportFormat,
+}
+
+/// Hold running pods against today's policies and the Pod Security Standards.
+///
+/// By workload: the fields that policies would fill in and its pods lack, and why; the level of the Pod
+/// Security Standards that they meet today, and would meet with what is missing; what then still stands in the
+/// way of the next one; and what may stop working. By namespace: which level it could be labelled with.
+///
+/// What you have no right to see is told, and the rest is still shown.
+#[derive(Debug, ClapArgs)]
+#[command(after_help = "Examples:
+  # What is not hardened right now?
+  kubectl harden audit -A
+
+  # What would this policy change, and what may it break?
+  kubectl harden audit -n shop --policies policy.yaml
+
+  # A dump of another cluster
+  kubectl get pods,replicasets,jobs,namespaces,podhardeningpolicies,clusterpodhardeningpolicies -A -o yaml > dump.yaml
+  kubectl harden audit -f dump.yaml
+
+  # In CI
+  kubectl harden audit -f app/ --policies policies/ --fail-on missing,level=baseline")]
+pub(crate) struct AuditArgs {
+    /// Look at the pods in these files instead of a cluster's: a file, a folder (its .yaml, .yml and .json
+    /// files), or - for standard input. May be given several times. Policies, Namespaces, owners, bindings and
+    /// webhook registrations among them count too; of a workload without pods its template is looked at.
+    #[arg(short = 'f', long = "filename", value_name = "FILE", num_args = 1.., value_hint = ValueHint::AnyPath)]
+    pub(crate) files: Vec<PathBuf>,
+
+    /// Policies to take in place of the cluster's, or, with -f, besides those in its files: files, folders
+    /// (their .yaml, .yml and .json files), or - for standard input.
+    #[arg(long, value_name = "PATH", num_args = 1.., value_hint = ValueHint::AnyPath)]
+    pub(crate) policies: Vec<PathBuf>,
+
+    /// Only this namespace. Without it: of a cluster the kubeconfig context's, of files all of them.
+    #[arg(short, long, value_name = "NAMESPACE")]
+    pub(crate) namespace: Option<String>,
+
+    /// All namespaces of the cluster.
+    #[arg(short = 'A', long, conflicts_with = "namespace")]
+    pub(crate) all_namespaces: bool,
+
+    /// Only pods with these labels, as kubectl selects them: app=web,tier!=db.
+    #[arg(short = 'l', long, value_name = "SELECTOR")]
+    pub(crate) selector: Option<Labels>,
+
+    /// How to print it.
+    #[arg(short, long, value_enum, value_name = "FORMAT", default_value_t = AuditFormat::Table)]
+    pub(crate) output: AuditFormat,
+
+    /// Exit with 1 if a workload has it, or if that cannot be told: missing (fields), risk, level=baseline or
+    /// level=restricted (below that level today). Several with commas.
+    #[arg(long, value_name = "WHAT", value_delimiter = ',')]
+    pub(crate) fail_on: Vec<FailOn>,
+
+    #[command(flatten)]
+    pub(crate) cluster: ClusterArgs,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum AuditFormat {
+    /// For people.
+    Table,
+    /// For programs.
+    Json,
+    /// For programs.
+    Yaml,
+}
+
+/// What makes an audit fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum FailOn {
+    Missing,
+    Risk,
+    Level(Level),
+}
+
+impl FromStr for FailOn {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "missing" => Ok(Self::Missing),
+            "risk" => Ok(Self::Risk),
+            "level=baseline" => Ok(Self::Level(Level::Baseline)),
+            "level=restricted" => Ok(Self::Level(Level::Restricted)),
+            _ => Err("not one of missing, risk, level=baseline, level=restricted"),
+        }
+    }
 }
 
 /// Check policies without a cluster.

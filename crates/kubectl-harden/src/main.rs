@@ -1,6 +1,7 @@
 //! `kubectl harden`: see what Pod Hardening for Kubernetes does to a pod, and why.
 
 mod args;
+mod audit;
 mod cmd;
 mod convert;
 mod diff;

@@ -1,22 +1,37 @@
 //! What a command says, held back until all of it is known: nothing half-written ever reaches standard
 //! output.
 
-use std::fmt::Write as _;
-use std::io::{self, ErrorKind, Write};
+use std::fmt::{self, Write as _};
+use std::io::{self, BufWriter, ErrorKind, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
+
+use comfy_table::{ContentArrangement, Table, presets};
 
 /// What a command has to say.
 #[derive(Debug, Default)]
 pub(crate) struct Report {
     /// For standard output.
     pub(crate) stdout: String,
-    /// Whether `stdout` has colours, which are for terminals only.
+    /// What comes after that, written piece by piece as it may be long. All that it says is known already.
+    pub(crate) pieces: Option<Pieces>,
+    /// Whether they have colours, which are for terminals only.
     pub(crate) coloured: bool,
     /// For standard error, line by line.
     pub(crate) stderr: Vec<String>,
     /// Whether the input was bad.
     pub(crate) failed: bool,
+}
+
+/// What writes a long text.
+pub(crate) struct Pieces(pub(crate) Box<WritePieces>);
+
+type WritePieces = dyn FnOnce(&mut dyn Write) -> io::Result<()>;
+
+impl fmt::Debug for Pieces {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Pieces")
+    }
 }
 
 /// The command line asks for something that makes no sense.
@@ -47,13 +62,14 @@ pub(crate) fn finish(result: anyhow::Result<Report>) -> ExitCode {
     for line in &report.stderr {
         say(line);
     }
+    let failed = report.failed;
     let written = if report.coloured {
-        write(&mut anstream::stdout().lock(), &report.stdout)
+        write(&mut anstream::stdout().lock(), report)
     } else {
-        write(&mut io::stdout().lock(), &report.stdout)
+        write(&mut io::stdout().lock(), report)
     };
     match written {
-        Ok(()) if !report.failed => ExitCode::SUCCESS,
+        Ok(()) if !failed => ExitCode::SUCCESS,
         Ok(()) => ExitCode::FAILURE,
         Err(error) => {
             say(&format!("error: cannot write to standard output: {error}"));
@@ -68,14 +84,21 @@ fn say(line: &str) {
 }
 
 /// A reader that has seen enough (`| head`) is no failure.
-fn write(stdout: &mut impl Write, text: &str) -> io::Result<()> {
-    match stdout
-        .write_all(text.as_bytes())
-        .and_then(|()| stdout.flush())
-    {
+fn write(stdout: &mut impl Write, report: Report) -> io::Result<()> {
+    match write_all(stdout, report) {
         Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error),
         Ok(()) | Err(_) => Ok(()),
     }
+}
+
+fn write_all(stdout: &mut impl Write, report: Report) -> io::Result<()> {
+    stdout.write_all(report.stdout.as_bytes())?;
+    if let Some(Pieces(write_pieces)) = report.pieces {
+        let mut buffered = BufWriter::new(&mut *stdout);
+        write_pieces(&mut buffered)?;
+        buffered.flush()?;
+    }
+    stdout.flush()
 }
 
 /// The paths of a command line, for messages.
@@ -101,4 +124,26 @@ pub(crate) fn one_line(text: &str) -> String {
         }
     }
     line
+}
+
+/// A table with a header, as wide as the terminal but for an indentation of two.
+pub(crate) fn table(header: &[&str]) -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING);
+    match terminal_size::terminal_size() {
+        Some((width, _)) => {
+            table
+                .set_width(width.0.saturating_sub(2))
+                .set_content_arrangement(ContentArrangement::Dynamic);
+        }
+        // One line each, for grep.
+        None => {
+            table.set_content_arrangement(ContentArrangement::Disabled);
+        }
+    }
+    table.set_header(header);
+    for column in table.column_iter_mut() {
+        column.set_padding((0, 2));
+    }
+    table
 }

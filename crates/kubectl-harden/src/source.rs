@@ -26,6 +26,8 @@ use crate::args::{ClusterArgs, PolicyArgs};
 use crate::output::{Problems, names};
 use crate::workload::Workload;
 
+pub(crate) use pages::{Form, List};
+
 /// How long a cluster may take to answer one question.
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -54,6 +56,11 @@ pub(crate) struct Known {
     /// For standard error.
     pub(crate) warnings: Vec<String>,
 }
+
+/// The API server answers, and not with what it was asked for: above all where a right is missing.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct Refused(pub(crate) String);
 
 // === impl Policies ===
 
@@ -117,7 +124,7 @@ impl Policies {
 }
 
 /// Adds, of the input, what says something about the cluster and is not known from elsewhere.
-fn add_unknown(known: &mut Vec<Manifest>, input: &[Manifest], namespace: &str) {
+pub(crate) fn add_unknown(known: &mut Vec<Manifest>, input: &[Manifest], namespace: &str) {
     let key = |object: &Object<'_>| {
         let namespaced = object.kind == "ServiceAccount";
         let namespace = namespaced.then(|| object.namespace().unwrap_or(namespace).to_owned());
@@ -151,7 +158,7 @@ pub(crate) fn alone(object: &Object<'_>, source: Source) -> Manifest {
     Manifest { source, value }
 }
 
-fn uses(set: &PolicySet, field: Field) -> bool {
+pub(crate) fn uses(set: &PolicySet, field: Field) -> bool {
     set.policies()
         .any(|policy| policy.fields().any(|used| used == field))
 }
@@ -206,6 +213,14 @@ impl Cluster {
             source: self.source(),
             value,
         })
+    }
+
+    /// A namespace, if there is one.
+    pub(crate) fn namespace_object(&self, name: &str) -> anyhow::Result<Option<Manifest>> {
+        let path = format!("/api/v1/namespaces/{}", segment(name)?);
+        let what = format!("get namespace {name}");
+        let answer = self.one(&path, ("v1", "Namespace"), &what);
+        self.runtime.block_on(answer)
     }
 
     /// The roles and bindings of all namespaces.
@@ -371,12 +386,23 @@ impl Cluster {
 
     /// What is at a path, if anything.
     async fn get(&self, path: &str, what: &str) -> anyhow::Result<Option<Value>> {
-        let request = http::Request::get(path).body(Vec::new())?;
-        match self.within_patience(self.client.request(request)).await {
-            Ok(value) => Ok(Some(value)),
-            Err(kube::Error::Api(status)) if status.code == 404 => Ok(None),
-            Err(error) => Err(anyhow!("{}: cannot {what}: {}", self.url, reason(&error))),
-        }
+        self.get_as(path, "application/json", what).await
+    }
+
+    /// What is at a path, if anything, in a form that the API server is asked for.
+    async fn get_as(&self, path: &str, form: &str, what: &str) -> anyhow::Result<Option<Value>> {
+        let request = http::Request::get(path).header(http::header::ACCEPT, form);
+        let answer = self.client.request(request.body(Vec::new())?);
+        let error = match self.within_patience(answer).await {
+            Ok(value) => return Ok(Some(value)),
+            Err(kube::Error::Api(status)) if status.code == 404 => return Ok(None),
+            Err(error) => error,
+        };
+        let text = format!("{}: cannot {what}: {}", self.url, reason(&error));
+        Err(match error {
+            kube::Error::Api(_) => Refused(text).into(),
+            _ => anyhow!(text),
+        })
     }
 
     async fn within_patience<T>(

@@ -1,6 +1,7 @@
 //! The commands, one module each. A new one is a module here, a variant of [`Command`], and an arm of
 //! [`run`].
 
+mod audit;
 mod completions;
 mod convert;
 mod explain;
@@ -17,6 +18,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<Report> {
     match args.command {
         Command::Render(args) => render::run(&args),
         Command::Explain(args) => explain::run(&args),
+        Command::Audit(args) => audit::run(&args),
         Command::Lint(args) => lint::run(&args),
         Command::Convert(args) => convert::run(&args),
         Command::Completions(args) => completions::run(&args),

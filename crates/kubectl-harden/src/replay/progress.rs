@@ -24,6 +24,12 @@ impl Progress {
         self.0.inc(1);
     }
 
+    /// So many are done, of so many that are known of.
+    pub(crate) fn at(&self, done: u64, known: u64) {
+        self.0.set_length(known);
+        self.0.set_position(done);
+    }
+
     pub(crate) fn end(&self) {
         self.0.finish_and_clear();
     }

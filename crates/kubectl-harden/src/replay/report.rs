@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
+use comfy_table::CellAlignment;
 use serde_json::{Value, json};
 
 use super::{Field, Outcome, Replayed, reasons};
-use crate::output::one_line;
+use crate::output::{one_line, table};
 
 const FIELDS: [&str; 4] = ["FIELD", "PSP", "CONVERTED", "WHY"];
 const SUMMARY: [&str; 6] = [
@@ -135,27 +135,6 @@ fn summary(replayed: &[Replayed]) -> String {
         column.set_cell_alignment(CellAlignment::Right);
     }
     table.trim_fmt()
-}
-
-fn table(header: &[&str]) -> Table {
-    let mut table = Table::new();
-    table.load_style(presets::NOTHING);
-    match terminal_size::terminal_size() {
-        Some((width, _)) => {
-            table
-                .set_width(width.0.saturating_sub(2))
-                .set_content_arrangement(ContentArrangement::Dynamic);
-        }
-        // One line each, for grep.
-        None => {
-            table.set_content_arrangement(ContentArrangement::Disabled);
-        }
-    }
-    table.set_header(header);
-    for column in table.column_iter_mut() {
-        column.set_padding((0, 2));
-    }
-    table
 }
 
 // --- markdown ---

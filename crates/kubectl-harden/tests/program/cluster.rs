@@ -23,7 +23,7 @@ const MANIFEST: &str =
     "apiVersion: v1\nkind: Pod\nmetadata:\n  name: web\nspec:\n  containers:\n  - name: app\n";
 
 /// An API server that has an answer for some paths, and remembers what it was asked.
-struct Cluster {
+pub(crate) struct Cluster {
     folder: TempDir,
     address: String,
     asked: Arc<Mutex<Vec<String>>>,
@@ -31,7 +31,7 @@ struct Cluster {
 }
 
 impl Cluster {
-    fn new(answers: &[(&str, u16, Value)]) -> Self {
+    pub(crate) fn new(answers: &[(&str, u16, Value)]) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let answers: BTreeMap<String, (u16, Value)> = answers
@@ -70,7 +70,7 @@ impl Cluster {
 
     /// Runs a command: what it prints on standard output and on standard error, and its exit code. The
     /// server's address, which is another each time, reads CLUSTER.
-    fn run(&self, command: &str) -> (String, String, Option<i32>) {
+    pub(crate) fn run(&self, command: &str) -> (String, String, Option<i32>) {
         let output = Command::cargo_bin("kubectl-harden")
             .unwrap()
             .current_dir(self.folder.path())
@@ -90,7 +90,7 @@ impl Cluster {
         )
     }
 
-    fn asked(&self) -> Vec<String> {
+    pub(crate) fn asked(&self) -> Vec<String> {
         self.asked.lock().unwrap().clone()
     }
 
@@ -147,7 +147,7 @@ fn answer(stream: TcpStream, answers: &BTreeMap<String, (u16, Value)>) -> String
     path
 }
 
-fn status(code: u16, reason: &str, message: &str) -> Value {
+pub(crate) fn status(code: u16, reason: &str, message: &str) -> Value {
     json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code, "reason": reason, "message": message})
 }
 

@@ -1,6 +1,8 @@
 //! The program from outside.
 
 #[cfg(test)]
+mod audit;
+#[cfg(test)]
 mod cli;
 #[cfg(test)]
 mod cluster;
