@@ -16,7 +16,7 @@ use clap_complete::Shell;
     bin_name = "kubectl harden",
     version,
     disable_help_subcommand = true,
-    after_help = "Exit codes: 0 all is well, 1 bad input, 2 wrong usage."
+    after_help = "Exit codes: 0 all is well, 1 bad input, 2 wrong usage. Those of diff are its own."
 )]
 pub(crate) struct Args {
     #[command(subcommand)]
@@ -26,6 +26,7 @@ pub(crate) struct Args {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     Render(RenderArgs),
+    Diff(DiffArgs),
     Explain(ExplainArgs),
     Lint(LintArgs),
     Convert(ConvertArgs),
@@ -51,28 +52,12 @@ pub(crate) enum Command {
   # As Helm's post-renderer
   helm template shop ./chart | kubectl harden render --policies policies/ | kubectl apply -f -")]
 pub(crate) struct RenderArgs {
-    /// Manifests: a file, a folder (its .yaml, .yml and .json files), or - for standard input. May be
-    /// given several times. Without it standard input is read, if it is not a terminal.
-    #[arg(short = 'f', long = "filename", value_name = "FILE", num_args = 1.., value_hint = ValueHint::AnyPath)]
-    pub(crate) files: Vec<PathBuf>,
-
     #[command(flatten)]
-    pub(crate) policies: PolicyArgs,
-
-    #[command(flatten)]
-    pub(crate) namespace: NamespaceArgs,
-
-    #[command(flatten)]
-    pub(crate) cluster: ClusterArgs,
+    pub(crate) input: InputArgs,
 
     /// What to print: the manifests, a diff of each object that changes, or the JSON Patch of each.
     #[arg(short, long, value_enum, value_name = "FORMAT", default_value_t = RenderFormat::Yaml)]
     pub(crate) output: RenderFormat,
-
-    /// Also tell, on standard error, of every default that a guard holds back, and of objects that no
-    /// policy is for. Without it: only of those that leave a pod below its policy.
-    #[arg(short, long)]
-    pub(crate) verbose: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -85,6 +70,26 @@ pub(crate) enum RenderFormat {
     Diff,
     /// The JSON Patch (RFC 6902) of each object that changes.
     Patch,
+}
+
+/// Tell whether policies would change the pods of manifests.
+///
+/// Prints a unified diff of each object whose pods would be admitted otherwise than they are written, and
+/// nothing where there is none. The exit code tells which, as that of kubectl diff does.
+#[derive(Debug, ClapArgs)]
+#[command(
+    after_help = "Exit codes: 0 nothing would change, 1 something would, 2 bad input or wrong usage.
+
+Examples:
+  # Does Git hold what will run, with the policies that are in force in the cluster?
+  kubectl harden diff -f manifests/ -n shop
+
+  # What would a new policy change?
+  kubectl harden diff -f manifests/ --policies policies/"
+)]
+pub(crate) struct DiffArgs {
+    #[command(flatten)]
+    pub(crate) input: InputArgs,
 }
 
 /// Show, field by field, what is set on a pod and who set it.
@@ -270,6 +275,29 @@ pub(crate) struct CompletionsArgs {
     pub(crate) shell: Shell,
 }
 
+/// Manifests, and what decides what becomes of them.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct InputArgs {
+    /// Manifests: a file, a folder (its .yaml, .yml and .json files), or - for standard input. May be
+    /// given several times. Without it standard input is read, if it is not a terminal.
+    #[arg(short = 'f', long = "filename", value_name = "FILE", num_args = 1.., value_hint = ValueHint::AnyPath)]
+    pub(crate) files: Vec<PathBuf>,
+
+    #[command(flatten)]
+    pub(crate) policies: PolicyArgs,
+
+    #[command(flatten)]
+    pub(crate) namespace: NamespaceArgs,
+
+    #[command(flatten)]
+    pub(crate) cluster: ClusterArgs,
+
+    /// Also tell, on standard error, of every default that a guard holds back, and of objects that no
+    /// policy is for. Without it: only of those that leave a pod below its policy.
+    #[arg(short, long)]
+    pub(crate) verbose: bool,
+}
+
 #[derive(Debug, ClapArgs)]
 pub(crate) struct PolicyArgs {
     /// Policies: files, folders (their .yaml, .yml and .json files), or - for standard input. Namespace,
@@ -297,4 +325,21 @@ pub(crate) struct ClusterArgs {
     /// The kubeconfig file to use, in place of the one that $KUBECONFIG names, or ~/.kube/config.
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) kubeconfig: Option<PathBuf>,
+}
+
+// === impl Command ===
+
+impl Command {
+    /// The exit code for bad input.
+    pub(crate) fn failure(&self) -> u8 {
+        match self {
+            // 1 says that there is a difference.
+            Self::Diff(_) => 2,
+            Self::Render(_)
+            | Self::Explain(_)
+            | Self::Lint(_)
+            | Self::Convert(_)
+            | Self::Completions(_) => 1,
+        }
+    }
 }

@@ -17,5 +17,7 @@ use std::process::ExitCode;
 use clap::Parser as _;
 
 fn main() -> ExitCode {
-    output::finish(cmd::run(args::Args::parse()))
+    let args = args::Args::parse();
+    let failure = args.command.failure();
+    output::finish(cmd::run(args), failure)
 }

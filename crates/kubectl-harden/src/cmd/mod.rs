@@ -3,6 +3,7 @@
 
 mod completions;
 mod convert;
+mod diff;
 mod explain;
 mod lint;
 mod render;
@@ -16,6 +17,7 @@ use crate::output::{Report, Usage};
 pub(crate) fn run(args: Args) -> anyhow::Result<Report> {
     match args.command {
         Command::Render(args) => render::run(&args),
+        Command::Diff(args) => diff::run(&args),
         Command::Explain(args) => explain::run(&args),
         Command::Lint(args) => lint::run(&args),
         Command::Convert(args) => convert::run(&args),
