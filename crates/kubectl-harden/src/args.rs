@@ -92,29 +92,48 @@ pub(crate) struct DiffArgs {
     pub(crate) input: InputArgs,
 }
 
-/// Show, field by field, what is set on a pod and who set it.
+/// Show, field by field, what is set on a pod, who set it, and which policies had another default.
 ///
-/// For a running pod, what its annotation podhardening.dev/filled records. For manifests, what would be
-/// filled in. And for each default that a guard held back, why.
+/// For a running pod, what its annotations podhardening.dev/filled and podhardening.dev/withheld record,
+/// and what the policies of today say beyond that. For manifests, and for what makes pods in the cluster,
+/// what would be filled in. For each default that a guard held back, why; and for each policy that does
+/// not decide, what goes before it.
 #[derive(Debug, ClapArgs)]
 #[command(
-    override_usage = "kubectl harden explain [OPTIONS] <POD | -f FILE...>",
+    override_usage = "kubectl harden explain [OPTIONS] <POD | TYPE/NAME | -f FILE...>",
     after_help = "Examples:
   # Who set what on a running pod?
   kubectl harden explain web-6d4cf56db6-xk2lp -n shop
+
+  # Who would set what on the pods of a Deployment in the cluster?
+  kubectl harden explain deploy/web -n shop
+
+  # Why is this one not set?
+  kubectl harden explain deploy/web --why runAsNonRoot
 
   # Who would set what?
   kubectl harden explain -f app.yaml --policies policies/"
 )]
 pub(crate) struct ExplainArgs {
-    /// The name of a running pod.
-    #[arg(value_name = "POD", required_unless_present = "files", conflicts_with_all = ["files", "policies"])]
-    pub(crate) pod: Option<String>,
+    /// The name of a running pod, or the type and name of a pod or of what makes pods: deploy/web, sts/db,
+    /// cronjobs/report, in kubectl's names and short names.
+    #[arg(
+        value_name = "POD",
+        required_unless_present = "files",
+        conflicts_with = "files"
+    )]
+    pub(crate) object: Option<String>,
 
     /// Manifests: a file, a folder (its .yaml, .yml and .json files), or - for standard input. May be
     /// given several times.
     #[arg(short = 'f', long = "filename", value_name = "FILE", num_args = 1.., value_hint = ValueHint::AnyPath)]
     pub(crate) files: Vec<PathBuf>,
+
+    /// Only this field, and all there is to say about it, the policies that are not for the pod included.
+    /// By name (runAsNonRoot), by path below the pod's spec or the container
+    /// (securityContext.runAsNonRoot), or by whole path (spec.containers[app].securityContext.privileged).
+    #[arg(long, value_name = "FIELD")]
+    pub(crate) why: Option<String>,
 
     #[command(flatten)]
     pub(crate) policies: PolicyArgs,

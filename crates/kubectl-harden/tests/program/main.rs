@@ -7,4 +7,6 @@ mod cluster;
 #[cfg(test)]
 mod convert;
 #[cfg(test)]
+mod explain;
+#[cfg(test)]
 mod streams;
