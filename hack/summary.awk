@@ -2,7 +2,7 @@
 BEGIN {
     FS = "\t"
     count = split("formatting|clippy|crates alone|unit tests|property tests|documentation examples|" \
-        "examples and docs|stale-file checks|API-server tests|demo", kinds, "|")
+        "examples and docs|stale-file checks|API-server tests|node tests|demo", kinds, "|")
 }
 
 # The steps: those that are one check each count here, the others by their tests.
@@ -40,8 +40,11 @@ function note(what, is_good) {
 
 function kind(source, line) {
     if (source == "doc") return "documentation examples"
+    # Over generated cases: against PodSecurityPolicy's own code, RBAC's rules, and on the API server.
+    if (source == "fidelity" || source == "migration") return "property tests"
     if (source == "cluster" && line ~ /^test (admission|ephemeral|future_fields|model|psp|standards)::/) return "property tests"
     if (source == "cluster" || source == "control_plane") return "API-server tests"
+    if (source == "node") return line ~ /^test compatibility::the_page/ ? "stale-file checks" : "node tests"
     if (source == "program" && line ~ /^test crds::/) return "stale-file checks"
     if (source == "fast") return line ~ /^test reference::/ ? "stale-file checks" : "examples and docs"
     return "unit tests"

@@ -4,6 +4,7 @@
 use serde_json::{Value, json};
 
 use crate::support::api::{Api, namespace, until};
+use crate::support::kinds::{KINDS, workload};
 use crate::support::policies;
 use crate::support::tell::tell;
 use crate::support::webhook::{Asked, RunningWebhook};
@@ -16,14 +17,6 @@ const PROFILES: [(&str, &str); 2] = [
 ];
 const WITHOUT: &str = "without-a-policy";
 const NODE: &str = "node-of-daemon-sets";
-/// The kinds of whatever creates pods, with how they are made below.
-const KINDS: [(&str, &str); 5] = [
-    ("Deployment", "apps/v1"),
-    ("StatefulSet", "apps/v1"),
-    ("DaemonSet", "apps/v1"),
-    ("Job", "batch/v1"),
-    ("CronJob", "batch/v1"),
-];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn plain_pods_of_every_workload_kind_pass_pod_security_restricted_with_a_profile() {
@@ -45,7 +38,9 @@ async fn plain_pods_of_every_workload_kind_pass_pod_security_restricted_with_a_p
                 "/apis/{version}/namespaces/{namespace}/{}s",
                 kind.to_lowercase()
             );
-            api.post(&path, &workload(kind, version)).await.unwrap();
+            let name = format!("plain-{}", kind.to_lowercase());
+            let workload = workload(kind, version, &name, template(kind));
+            api.post(&path, &workload).await.unwrap();
         }
     }
     for (namespace, profile) in PROFILES {
@@ -153,7 +148,7 @@ fn policy_set() -> hardening_engine::PolicySet {
 }
 
 fn bare_pod() -> Value {
-    let mut pod = template("Pod", "Always");
+    let mut pod = template("Pod");
     pod["apiVersion"] = "v1".into();
     pod["kind"] = "Pod".into();
     pod["metadata"]["name"] = "plain".into();
@@ -161,11 +156,10 @@ fn bare_pod() -> Value {
 }
 
 /// A pod template that says nothing about security.
-fn template(kind: &str, restart_policy: &str) -> Value {
+fn template(kind: &str) -> Value {
     json!({
         "metadata": {"labels": {"of": kind}},
         "spec": {
-            "restartPolicy": restart_policy,
             "initContainers": [
                 {"name": "prepare", "image": "registry.example/app"},
                 {"name": "sidecar", "image": "registry.example/app", "restartPolicy": "Always"},
@@ -173,24 +167,4 @@ fn template(kind: &str, restart_policy: &str) -> Value {
             "containers": [{"name": "app", "image": "registry.example/app"}],
         },
     })
-}
-
-fn workload(kind: &str, version: &str) -> Value {
-    let selector = json!({"matchLabels": {"of": kind}});
-    let spec = match kind {
-        "Deployment" | "DaemonSet" => {
-            json!({"selector": selector, "template": template(kind, "Always")})
-        }
-        "StatefulSet" => {
-            json!({"selector": selector, "serviceName": "plain", "template": template(kind, "Always")})
-        }
-        "Job" => json!({"template": template(kind, "Never")}),
-        _ => json!({
-            // The pods never end here, so that there is only ever one.
-            "schedule": "@every 2s", "concurrencyPolicy": "Forbid",
-            "jobTemplate": {"spec": {"template": template(kind, "Never")}},
-        }),
-    };
-    let name = format!("plain-{}", kind.to_lowercase());
-    json!({"apiVersion": version, "kind": kind, "metadata": {"name": name}, "spec": spec})
 }

@@ -90,13 +90,22 @@ fn every_flag_and_metric_that_is_named_is_there() {
         text("docs/reference/metrics.md"),
     );
     let mut wrong = Vec::new();
-    for page in ["README.md", "docs/concepts.md", "docs/operations.md"] {
+    for page in [
+        "README.md",
+        "docs/concepts.md",
+        "docs/migration.md",
+        "docs/operations.md",
+    ] {
         for word in text(page).split(|c: char| !c.is_alphanumeric() && c != '-' && c != '_') {
             let is_flag = word.starts_with("--") && !word.trim_start_matches('-').is_empty();
             let known = match word {
                 // Flags of kubectl and curl.
                 "--data" | "--header" | "--insecure" => true,
-                _ if is_flag => commands.contains(&format!("{word} <")),
+                "--dry-run" | "--image" | "--overwrite" | "--server-side" => true,
+                _ if is_flag => {
+                    commands.contains(&format!("{word} <"))
+                        || commands.contains(&format!("{word} [<"))
+                }
                 _ if word.starts_with("podhardening_") => {
                     metrics.contains(&format!("`{word}`")) || word.ends_with("_bucket")
                 }

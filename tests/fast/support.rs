@@ -1,21 +1,18 @@
 //! What these tests share: the repository's files, and texts that are kept in files.
 
-#[path = "../cluster/support/program.rs"]
-mod program;
-
 use std::{
-    env, fs,
+    fs,
     path::{Path, PathBuf},
 };
 
-use similar::TextDiff;
+pub(crate) use self::files::{expect_file, root};
+pub(crate) use self::program::program;
 
-pub(crate) use program::program;
-
-/// The repository's root.
-pub(crate) fn root() -> &'static Path {
-    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
-}
+// Shared with the other test binaries.
+#[path = "../support/files.rs"]
+mod files;
+#[path = "../support/program.rs"]
+mod program;
 
 /// The text of a file of the repository.
 pub(crate) fn text(path: &str) -> String {
@@ -55,27 +52,6 @@ fn collect(folder: &Path, found: &mut Vec<PathBuf>) {
             false => found.push(entry.path()),
         }
     }
-}
-
-/// Holds a file of the repository to a text that was made just now. With `UPDATE_EXPECT=1` (which is what
-/// `make generate` sets) the file is written instead.
-#[track_caller]
-pub(crate) fn expect_file(path: &str, actual: &str) {
-    let file = root().join(path);
-    let expected = fs::read_to_string(&file).unwrap_or_default();
-    if expected == actual {
-        return;
-    }
-    if env::var_os("UPDATE_EXPECT").is_some_and(|value| value == "1") {
-        fs::create_dir_all(file.parent().unwrap()).unwrap();
-        return fs::write(&file, actual).unwrap();
-    }
-    let diff = TextDiff::from_lines(&expected, actual);
-    let diff = diff
-        .unified_diff()
-        .header("in the repository", "made just now")
-        .to_string();
-    panic!("{path} is not up to date; if the change is right, `make generate` writes it:\n{diff}");
 }
 
 /// Fails with all that is wrong, one a line.

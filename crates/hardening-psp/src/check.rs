@@ -21,6 +21,18 @@ pub(crate) fn violations(psp: &PodSecurityPolicy) -> Vec<Unusable> {
 
 /// What is wrong with a PSP's name, which other objects are named after.
 pub(crate) fn name(name: &str) -> Option<Unusable> {
+    let reason = match name.is_empty() {
+        true => "is required".to_owned(),
+        false => format!("{name} is no name of an object"),
+    };
+    (!is_name(name)).then(|| Unusable {
+        field: "metadata.name".to_owned(),
+        reason,
+    })
+}
+
+/// Whether the API server takes a name of an object; namespaces and service accounts too have such names.
+pub(crate) fn is_name(name: &str) -> bool {
     let is_inner = |c: char| matches!(c, 'a'..='z' | '0'..='9' | '-');
     let is_label = |label: &str| {
         !label.is_empty()
@@ -28,15 +40,7 @@ pub(crate) fn name(name: &str) -> Option<Unusable> {
             && !label.starts_with('-')
             && !label.ends_with('-')
     };
-    let reason = match name.is_empty() {
-        true => "is required".to_owned(),
-        false => format!("{name} is no name of an object"),
-    };
-    let is_name = name.len() <= 253 && name.split('.').all(is_label);
-    (!is_name).then(|| Unusable {
-        field: "metadata.name".to_owned(),
-        reason,
-    })
+    name.len() <= 253 && name.split('.').all(is_label)
 }
 
 #[derive(Default)]

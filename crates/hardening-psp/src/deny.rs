@@ -16,7 +16,7 @@ use serde_json::{Map, Value, json};
 
 use self::cel::{any, list, text};
 use crate::note::Note;
-use crate::policy::{ANY, GroupRule, Policy};
+use crate::policy::{ANY, Policy};
 use crate::scope::{Names, PodScope, Requesters};
 
 /// A PSP that may admit the pods of a group.
@@ -65,23 +65,7 @@ pub fn deny(name: &str, candidates: &[Candidate<'_>], scope: &PodScope, action: 
         "metadata": {"name": name},
         "spec": spec(candidates, &scope.service_accounts),
     });
-    let actions = match action {
-        Action::Deny => json!(["Deny"]),
-        Action::WarnAndAudit => json!(["Warn", "Audit"]),
-    };
-    let mut spec = Map::new();
-    spec.insert("policyName".to_owned(), name.into());
-    spec.insert("validationActions".to_owned(), actions);
-    if let Some(selector) = selector(&scope.namespaces) {
-        let resources = json!({"namespaceSelector": selector});
-        spec.insert("matchResources".to_owned(), resources);
-    }
-    let binding = json!({
-        "apiVersion": VERSION,
-        "kind": "ValidatingAdmissionPolicyBinding",
-        "metadata": {"name": name},
-        "spec": spec,
-    });
+    let binding = binding(name, name, &scope.namespaces, action);
     Denying {
         objects: vec![policy, binding],
         notes: candidates
@@ -89,6 +73,27 @@ pub fn deny(name: &str, candidates: &[Candidate<'_>], scope: &PodScope, action: 
             .flat_map(|one| notes(one.policy))
             .collect(),
     }
+}
+
+/// Puts a policy in force in these namespaces.
+pub(crate) fn binding(name: &str, policy: &str, namespaces: &Names, action: Action) -> Value {
+    let actions = match action {
+        Action::Deny => json!(["Deny"]),
+        Action::WarnAndAudit => json!(["Warn", "Audit"]),
+    };
+    let mut spec = Map::new();
+    spec.insert("policyName".to_owned(), policy.into());
+    spec.insert("validationActions".to_owned(), actions);
+    if let Some(selector) = selector(namespaces) {
+        let resources = json!({"namespaceSelector": selector});
+        spec.insert("matchResources".to_owned(), resources);
+    }
+    json!({
+        "apiVersion": VERSION,
+        "kind": "ValidatingAdmissionPolicyBinding",
+        "metadata": {"name": name},
+        "spec": spec,
+    })
 }
 
 /// What the variables of one PSP lead to.
@@ -177,14 +182,28 @@ fn variable(name: &str, expression: &str) -> Value {
 
 /// Whether the one who asks for the pod is one of them.
 fn asks(requesters: &Requesters) -> String {
-    let Requesters { users, groups } = requesters;
-    any([
-        format!("request.userInfo.username in {}", list(users)),
-        format!(
+    let Requesters {
+        users,
+        groups,
+        own_accounts,
+    } = requesters;
+    let mut ways = Vec::new();
+    if !users.is_empty() {
+        ways.push(format!("request.userInfo.username in {}", list(users)));
+    }
+    if !groups.is_empty() {
+        ways.push(format!(
             "request.userInfo.?groups.orValue([]).exists(g, g in {})",
             list(groups)
-        ),
-    ])
+        ));
+    }
+    if !own_accounts.is_empty() {
+        ways.push(format!(
+            r#"{}.exists(a, request.userInfo.username == "system:serviceaccount:" + request.namespace + ":" + a)"#,
+            list(own_accounts)
+        ));
+    }
+    any(ways)
 }
 
 /// Whether the pod's service account is one of them.
@@ -219,13 +238,6 @@ pub(crate) fn notes(policy: &Policy) -> Vec<Note> {
             "metadata.annotations[seccomp.security.alpha.kubernetes.io/allowedProfileNames]",
             "the PSP also judged the alpha seccomp annotations of pods; servers since 1.27 give them no meaning, and only fields are judged",
             "nothing: the annotations have no effect",
-        ));
-    }
-    if matches!(policy.group, GroupRule::MustRunAs(_)) {
-        notes.push(Note::new(
-            "spec.runAsGroup",
-            "the PSP filled the group in beside no user as well; the hardening policy does not, so a container without a user is admitted without a group",
-            "give such workloads a runAsUser, or the policy a default one",
         ));
     }
     if policy.volumes.contains(ANY) {

@@ -82,47 +82,71 @@ pub fn gaps(level: Level, pod: &Value) -> Result<Vec<Gap>, InvalidPod> {
         hosts(&extra, &mut gaps);
     }
     if level >= Level::Restricted {
-        let mut gap = |field: String, why| {
-            gaps.push(Gap {
-                field,
-                why,
-                from_version: None,
-            });
-        };
-        let context = given.context().cloned().unwrap_or_default();
-        if context.run_as_non_root == Some(false) {
-            let why = "refused at pod level even where every container overrides it; a PSP judged only what containers inherit";
-            gap("spec.securityContext.runAsNonRoot".to_owned(), why);
-        }
-        if context.run_as_user == Some(0) {
-            let why = "0 is refused at pod level even where every container overrides it; a PSP judged only what containers inherit";
-            gap("spec.securityContext.runAsUser".to_owned(), why);
-        }
-        let annotated = given.annotation(seccomp::POD_ANNOTATION);
-        if context.seccomp_profile.is_none() && annotated.is_some_and(|text| !text.is_empty()) {
-            let why = "servers no longer heed the annotation that the PSP was satisfied with, and it keeps the field from being filled in";
-            let key = seccomp::POD_ANNOTATION;
-            gap(format!("metadata.annotations[{key}]"), why);
-        }
-        if extra.is_windows_by_selector_only() {
-            let why = "Linux's fields are not filled in for a Windows pod, and the level does without them only where spec.os.name says windows";
-            gap("spec.nodeSelector[kubernetes.io/os]".to_owned(), why);
-        }
-        for place in given.containers() {
-            let drop = place.container.capabilities().map(|own| own.drop());
-            let drop = drop.unwrap_or_default();
-            let is_all = |name: &str| {
-                let upper = name.to_ascii_uppercase();
-                upper.strip_prefix("CAP_").unwrap_or(&upper) == "ALL"
-            };
-            if drop.iter().any(|name| is_all(name)) && !drop.iter().any(|name| name == "ALL") {
-                let why = "the level knows no spelling of ALL but this one";
-                let field = "securityContext.capabilities.drop";
-                gap(format!("spec.{}[{}].{field}", place.list, place.index), why);
-            }
-        }
+        let found = of_pod(&given, &extra)
+            .into_iter()
+            .chain(of_containers(&given));
+        gaps.extend(found.map(|(field, why)| Gap {
+            field,
+            why,
+            from_version: None,
+        }));
     }
     Ok(gaps)
+}
+
+/// What "restricted" refuses at pod level.
+fn of_pod(given: &Pod, extra: &Extra) -> Vec<(String, &'static str)> {
+    let mut found = Vec::new();
+    let context = given.context().cloned().unwrap_or_default();
+    if context.run_as_non_root == Some(false) {
+        found.push((
+            "spec.securityContext.runAsNonRoot".to_owned(),
+            "refused at pod level even where every container overrides it; a PSP judged only what containers inherit",
+        ));
+    }
+    if context.run_as_user == Some(0) {
+        found.push((
+            "spec.securityContext.runAsUser".to_owned(),
+            "0 is refused at pod level even where every container overrides it; a PSP judged only what containers inherit",
+        ));
+    }
+    let annotated = given.annotation(seccomp::POD_ANNOTATION);
+    if context.seccomp_profile.is_none() && annotated.is_some_and(|text| !text.is_empty()) {
+        found.push((
+            format!("metadata.annotations[{}]", seccomp::POD_ANNOTATION),
+            "servers no longer heed the annotation that the PSP was satisfied with, and it keeps the field from being filled in",
+        ));
+    }
+    if extra.is_windows_by_selector_only() {
+        found.push((
+            "spec.nodeSelector[kubernetes.io/os]".to_owned(),
+            "Linux's fields are not filled in for a Windows pod, and the level does without them only where spec.os.name says windows",
+        ));
+    }
+    found
+}
+
+/// What it refuses in containers.
+fn of_containers(given: &Pod) -> Vec<(String, &'static str)> {
+    let is_all = |name: &String| {
+        let upper = name.to_ascii_uppercase();
+        upper.strip_prefix("CAP_").unwrap_or(&upper) == "ALL"
+    };
+    let mut found = Vec::new();
+    for place in given.containers() {
+        let drop = place.container.capabilities().map(|own| own.drop());
+        let drop = drop.unwrap_or_default();
+        if drop.iter().any(is_all) && !drop.iter().any(|name| name == "ALL") {
+            found.push((
+                format!(
+                    "spec.{}[{}].securityContext.capabilities.drop",
+                    place.list, place.index
+                ),
+                "the level knows no spelling of ALL but this one",
+            ));
+        }
+    }
+    found
 }
 
 /// Hosts in probes and handlers.

@@ -34,15 +34,7 @@ impl Policy {
         ];
         self.fills_nothing()
             && flags.into_iter().all(|(own, theirs)| own || !theirs)
-            && other.host_ports.iter().all(|theirs| {
-                let holds = |own: &&_| is_within((theirs.min, theirs.max), own);
-                let own: Vec<(i32, i32)> = self
-                    .host_ports
-                    .iter()
-                    .map(|own| (own.min, own.max))
-                    .collect();
-                theirs.min > theirs.max || own.iter().any(|own| holds(&own))
-            })
+            && self.has_ports_of(other)
             && self.has_volumes_of(other)
             && other.proc_mounts.is_subset(&self.proc_mounts)
             && self.has_sysctls_of(other)
@@ -57,6 +49,15 @@ impl Policy {
             }
             && is_seccomp_as_lax(&self.seccomp, &other.seccomp)
             && self.app_armor.is_none()
+    }
+
+    fn has_ports_of(&self, other: &Self) -> bool {
+        let mut theirs = other.host_ports.iter();
+        theirs.all(|theirs| {
+            let mut own = self.host_ports.iter();
+            theirs.min > theirs.max
+                || own.any(|own| is_within((theirs.min, theirs.max), (own.min, own.max)))
+        })
     }
 
     fn has_volumes_of(&self, other: &Self) -> bool {
@@ -94,8 +95,8 @@ impl Policy {
     }
 }
 
-fn is_within<T: PartialOrd>((min, max): (T, T), (own_min, own_max): &(T, T)) -> bool {
-    *own_min <= min && max <= *own_max
+fn is_within<T: PartialOrd>((min, max): (T, T), (own_min, own_max): (T, T)) -> bool {
+    own_min <= min && max <= own_max
 }
 
 fn is_list_as_lax(own: &BTreeSet<String>, theirs: &BTreeSet<String>) -> bool {
@@ -116,10 +117,112 @@ fn is_group_as_lax(own: &GroupRule, theirs: &GroupRule) -> bool {
         (Some(_), None) => false,
         (Some(own), Some(theirs)) => theirs
             .iter()
-            .all(|range| own.iter().any(|own| is_within(*range, own))),
+            .all(|range| own.iter().any(|own| is_within(*range, *own))),
     }
 }
 
 fn is_seccomp_as_lax(own: &seccomp::Rule, theirs: &seccomp::Rule) -> bool {
     own.any || (own.allows("") && !theirs.any && theirs.allowed.iter().all(|one| own.allows(one)))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::generate::pair;
+    use crate::psp::PodSecurityPolicy;
+
+    fn policy(psp: &Value) -> Option<Policy> {
+        Policy::compile(&PodSecurityPolicy::read(psp).unwrap()).ok()
+    }
+
+    fn admits(policy: &Policy, pod: &Value) -> Option<Value> {
+        let mut mutated = pod.clone();
+        policy.mutate(&mut mutated).unwrap();
+        let denials = policy.validate(&mutated).unwrap();
+        denials.is_empty().then_some(mutated)
+    }
+
+    /// A PSP that fills in nothing, and has some of its limits taken away.
+    fn opened(psp: &Value, seed: u64) -> Value {
+        let mut psp = psp.clone();
+        let keys = [
+            "seLinux",
+            "runAsUser",
+            "fsGroup",
+            "supplementalGroups",
+            "runAsGroup",
+        ];
+        for key in keys {
+            if psp["spec"][key]["rule"] != "MayRunAs" {
+                psp["spec"][key] = json!({"rule": "RunAsAny"});
+            }
+        }
+        let spec = psp["spec"].as_object_mut().unwrap();
+        for key in [
+            "defaultAddCapabilities",
+            "requiredDropCapabilities",
+            "readOnlyRootFilesystem",
+            "defaultAllowPrivilegeEscalation",
+            "allowPrivilegeEscalation",
+        ] {
+            spec.remove(key);
+        }
+        let optional = [
+            "allowedHostPaths",
+            "allowedCSIDrivers",
+            "runtimeClass",
+            "forbiddenSysctls",
+        ];
+        for (bit, key) in optional.into_iter().enumerate() {
+            if seed >> bit & 1 == 0 {
+                spec.remove(key);
+            }
+        }
+        if seed >> 4 & 1 == 0 {
+            spec.insert("allowedCapabilities".to_owned(), json!(["*"]));
+            spec.insert("volumes".to_owned(), json!(["*"]));
+        }
+        let allowed = ["*", "runtime/default,localhost/a", ""];
+        psp["metadata"]["annotations"] = json!({
+            "seccomp.security.alpha.kubernetes.io/allowedProfileNames": allowed[(seed % 3) as usize],
+        });
+        psp
+    }
+
+    #[test]
+    fn what_supersedes_another_psp_admits_its_pods_as_they_are() {
+        let (mut superseded, mut admitted) = (0, 0);
+        for seed in 0..20_000 {
+            let generated = pair(seed);
+            let Some(other) = policy(&generated.psp) else {
+                continue;
+            };
+            let Some(own) = policy(&opened(&generated.psp, seed)) else {
+                continue;
+            };
+            if !own.supersedes(&other) {
+                continue;
+            }
+            superseded += 1;
+            for pod in [&generated.pod, &pair(seed + 1).pod] {
+                if admits(&other, pod).is_some() {
+                    admitted += 1;
+                    let mut as_it_was = pod.clone();
+                    // With a profile in its field every PSP wrote the annotation that says the same.
+                    policy(&opened(&json!({"apiVersion": "policy/v1beta1", "kind": "PodSecurityPolicy", "spec": {}}), 0))
+                        .unwrap()
+                        .mutate(&mut as_it_was)
+                        .unwrap();
+                    let about = format!("seed {seed}\n{pod}\n{}", generated.psp);
+                    assert_eq!(admits(&own, pod), Some(as_it_was), "{about}");
+                }
+            }
+        }
+        assert!(
+            superseded > 1_000 && admitted > 300,
+            "{superseded} {admitted}"
+        );
+    }
 }

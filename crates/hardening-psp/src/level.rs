@@ -9,24 +9,14 @@
 
 use std::fmt;
 
+pub use pod_security_standards::Level;
+
 use crate::policy::{ANY, Policy, UserRule};
 use crate::psp::{APP_ARMOR_ALLOWED, SECCOMP_ALLOWED};
 use crate::seccomp;
 
 /// The version of the levels that a PSP is held against: the last before hosts in probes were refused.
 pub const VERSION: &str = "v1.33";
-
-/// A Pod Security Standard.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Level {
-    /// Everything is allowed.
-    #[default]
-    Privileged,
-    /// What is known to lead to the node is refused.
-    Baseline,
-    /// And what is not hardened.
-    Restricted,
-}
 
 /// What a PSP leaves open, and a level refuses.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,29 +36,6 @@ pub struct Standing {
     pub obstacles: Vec<Obstacle>,
 }
 
-// === impl Level ===
-
-impl Level {
-    /// Every level, the laxest first.
-    pub const ALL: [Self; 3] = [Self::Privileged, Self::Baseline, Self::Restricted];
-
-    /// The name in the labels of namespaces.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Privileged => "privileged",
-            Self::Baseline => "baseline",
-            Self::Restricted => "restricted",
-        }
-    }
-}
-
-impl fmt::Display for Level {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
-
 // === impl Standing ===
 
 impl Standing {
@@ -77,7 +44,7 @@ impl Standing {
     pub fn level(&self) -> Level {
         let open = |level: &Level| self.obstacles.iter().all(|one| one.level > *level);
         let reached = Level::ALL.into_iter().rev().find(open);
-        reached.unwrap_or_default()
+        reached.unwrap_or(Level::Privileged)
     }
 
     /// What stands in the way of a level.

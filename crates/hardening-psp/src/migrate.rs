@@ -21,12 +21,15 @@ use serde_json::Value;
 
 use crate::convert::{Conversion, HardeningPolicy, Refused, convert};
 use crate::migrate::choice::{Choice, Doubt, choose};
-use crate::migrate::usable::{Cells, are_controllers, divide};
+use crate::migrate::usable::{Cells, are_controllers, are_masters, divide};
 use crate::note::Note;
 use crate::rbac::{Grant, Grantee, grants};
 use crate::scope::{PodScope, Requesters};
 
 pub use crate::migrate::usable::{Segment, Usable};
+
+/// The namespace whose pods the webhook never sees.
+const KUBE_SYSTEM: &str = "kube-system";
 
 /// What is known of a cluster.
 #[derive(Debug)]
@@ -154,7 +157,8 @@ impl Migration {
         segment.map(|segment| &segment.usable)
     }
 
-    /// All that is to be applied, in this order: nothing is denied before what fills in is there.
+    /// All that is to be applied, in this order: namespaces, which policies may be in, then what fills in, and what
+    /// denies last.
     #[must_use]
     pub fn manifests(&self) -> Vec<Value> {
         let policies = self.policies.iter().map(HardeningPolicy::to_json);
@@ -262,18 +266,36 @@ impl Migration {
     /// Defaults cannot know who creates a pod.
     fn remark_on_requesters(&mut self, namespaces: &BTreeSet<String>) {
         let mut found: BTreeMap<(&String, bool), (Requesters, Cells<'_, ()>)> = BTreeMap::new();
+        let mut masters = false;
         for Segment { scope, usable, .. } in &self.segments {
             for (psp, requesters) in &usable.by_requester {
+                if are_masters(requesters) {
+                    masters = true;
+                    continue;
+                }
                 let key = (psp, are_controllers(requesters));
                 let (all, cells) = found
                     .entry(key)
                     .or_insert_with(|| (Requesters::default(), Cells::new(namespaces)));
                 all.users.extend(requesters.users.iter().cloned());
                 all.groups.extend(requesters.groups.iter().cloned());
+                all.own_accounts
+                    .extend(requesters.own_accounts.iter().cloned());
                 cells.add_scope(&(), scope);
             }
         }
         let mut remarks = Vec::new();
+        if masters {
+            remarks.push(Remark {
+                psp: None,
+                scopes: Vec::new(),
+                note: Note::new(
+                    "spec",
+                    "system:masters could use every PSP for the pods that it creates itself: the ValidatingAdmissionPolicies admit those as it did, but labels take no account of it, and defaults cannot",
+                    "nothing, or exempt its users in Pod Security Admission's configuration",
+                ),
+            });
+        }
         for ((psp, are_controllers), (requesters, cells)) in found {
             let who = words::requesters(&requesters);
             let (why, advice) = match are_controllers {

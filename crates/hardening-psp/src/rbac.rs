@@ -9,7 +9,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Deserialize;
 use serde_json::Value;
 
+use crate::check::is_name;
 use crate::note::Note;
+
+/// How the user that a service account is begins.
+const ACCOUNT: &str = "system:serviceaccount:";
+/// How the group of a namespace's service accounts begins.
+const ACCOUNTS: &str = "system:serviceaccounts:";
 
 /// That pods may use a PSP.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -142,6 +148,11 @@ impl Grants {
             _ => None,
         };
         let about = format!("{} {}", binding.kind, binding.metadata.name);
+        if let Some(namespace) = bound.as_deref().filter(|name| !is_name(name)) {
+            let why = format!("{namespace} is no name of a namespace");
+            self.note(about, why, "correct it, and convert again");
+            return;
+        }
         let Some(role) = roles.get(&(of_role, name.clone())) else {
             let why =
                 format!("its {kind} {name} is not given, so whether it grants a PSP is not known");
@@ -156,6 +167,14 @@ impl Grants {
                 "export the role from the cluster, where it has its rules",
             );
         }
+        let missing = role.named().filter(|name| !psps.contains(name));
+        let missing: BTreeSet<&str> = missing.collect();
+        for psp in missing {
+            let why = format!(
+                "it lets one use PodSecurityPolicy {psp}, which is not among those that are converted"
+            );
+            self.note(about.as_str(), why, "give that too, unless it is gone");
+        }
         let granted: Vec<&str> = psps
             .iter()
             .copied()
@@ -165,6 +184,11 @@ impl Grants {
             return;
         }
         for subject in binding.subjects.iter().flatten() {
+            if !subject.can_be() {
+                let why = format!("{} {} can be nobody's name", subject.kind, subject.name);
+                self.note(about.as_str(), why, "correct it, and convert again");
+                continue;
+            }
             for (namespace, grantee) in subject.grantees(bound.as_deref()) {
                 self.grants.extend(granted.iter().map(|psp| Grant {
                     psp: (*psp).to_owned(),
@@ -183,29 +207,52 @@ impl Object {
         (self.kind == namespaced).then(|| own.to_owned())
     }
 
-    /// Whether the role lets one `use` the PSP, in either of the groups that PSPs were in.
+    /// Whether the role lets one `use` the PSP.
     fn grants(&self, psp: &str) -> bool {
+        let mut rules = self.rules();
+        rules.any(|names| names.is_empty() || names.iter().any(|name| name == psp))
+    }
+
+    /// The PSPs that the role names.
+    fn named(&self) -> impl Iterator<Item = &str> {
+        self.rules().flatten().map(String::as_str)
+    }
+
+    /// Of each rule that lets one `use` PSPs, in either of the groups that PSPs were in, their names; empty: all.
+    fn rules(&self) -> impl Iterator<Item = &[String]> {
         let has = |list: &Option<Vec<String>>, names: &[&str]| {
-            list.iter()
-                .flatten()
-                .any(|one| one == "*" || names.contains(&one.as_str()))
+            let mut list = list.iter().flatten();
+            list.any(|one| one == "*" || names.contains(&one.as_str()))
         };
-        self.rules.iter().flatten().any(|rule| {
-            let names = rule.resource_names.as_deref().unwrap_or_default();
+        let rules = self.rules.iter().flatten().filter(move |rule| {
             has(&rule.verbs, &["use"])
                 && has(&rule.api_groups, &["policy", "extensions"])
                 && has(&rule.resources, &["podsecuritypolicies"])
-                && (names.is_empty() || names.iter().any(|name| name == psp))
-        })
+        });
+        rules.map(|rule| rule.resource_names.as_deref().unwrap_or_default())
     }
 }
 
 impl Subject {
+    /// Whether a service account, if it is one, has names that it can have.
+    fn can_be(&self) -> bool {
+        let of = |prefix: &str| self.name.strip_prefix(prefix);
+        match self.kind.as_str() {
+            "ServiceAccount" => {
+                is_name(&self.name) && self.namespace.as_deref().is_none_or(is_name)
+            }
+            "User" => of(ACCOUNT).is_none_or(|name| {
+                let parts = name.split_once(':');
+                parts.is_some_and(|(namespace, name)| is_name(namespace) && is_name(name))
+            }),
+            "Group" => of(ACCOUNTS).is_none_or(is_name),
+            _ => true,
+        }
+    }
+
     /// Whose grant it is, and the namespaces of the pods, `None` for all. `bound` is the namespace in which the
     /// grant holds.
     fn grantees(&self, bound: Option<&str>) -> Vec<(Option<String>, Grantee)> {
-        const ACCOUNT: &str = "system:serviceaccount:";
-        const ACCOUNTS: &str = "system:serviceaccounts:";
         let bound_to = bound.map(str::to_owned);
         // A pod's service account is of the pod's own namespace.
         let pods_of = |own: &str, grantee: Grantee| {
@@ -389,7 +436,21 @@ mod tests {
         let everyone = group("system:serviceaccounts");
         let all = ["open shop Everyone", "tight shop Everyone"];
         check("RoleBinding", "role", &json!([]), &everyone, &all);
-        check("RoleBinding", "role", &json!(["other"]), &everyone, &[]);
+        let found = grants(
+            &PSPS,
+            &[
+                role("Role", "role", &json!(["other", "tight"])),
+                binding("RoleBinding", "role", &everyone),
+            ],
+        );
+        assert_eq!(shown(&found), ["tight shop Everyone"]);
+        let why: Vec<&str> = found.notes.iter().map(|note| note.why.as_str()).collect();
+        assert_eq!(
+            why,
+            [
+                "it lets one use PodSecurityPolicy other, which is not among those that are converted"
+            ]
+        );
     }
 
     #[test]
@@ -425,6 +486,41 @@ mod tests {
             );
             assert_eq!(found.grants.len(), expected, "{rule}");
         }
+    }
+
+    #[test]
+    fn what_can_be_no_name_is_nobodys_and_said() {
+        let of = |subject: Value| {
+            grants(
+                &PSPS,
+                &[
+                    role("ClusterRole", "cluster", &json!([])),
+                    binding("ClusterRoleBinding", "cluster", &subject),
+                ],
+            )
+        };
+        for subject in [
+            json!({"kind": "ServiceAccount", "name": "till", "namespace": "../shop"}),
+            json!({"kind": "ServiceAccount", "name": "*", "namespace": "shop"}),
+            json!({"kind": "User", "name": "system:serviceaccount:shop"}),
+            json!({"kind": "User", "name": "system:serviceaccount:a/b:till"}),
+            json!({"kind": "Group", "name": "system:serviceaccounts:"}),
+        ] {
+            let found = of(subject.clone());
+            assert_eq!(
+                (shown(&found).len(), found.notes.len()),
+                (0, 1),
+                "{subject}"
+            );
+        }
+        let everyone = json!({"kind": "Group", "name": "system:serviceaccounts"});
+        let mut elsewhere = binding("RoleBinding", "cluster", &everyone);
+        elsewhere["metadata"]["namespace"] = json!("../shop");
+        let found = grants(
+            &PSPS,
+            &[role("ClusterRole", "cluster", &json!([])), elsewhere],
+        );
+        assert_eq!((shown(&found).len(), found.notes.len()), (0, 1));
     }
 
     #[test]

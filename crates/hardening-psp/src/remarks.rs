@@ -28,7 +28,7 @@ pub(crate) fn about(policy: &Policy, notes: &mut Vec<Note>) {
     {
         note(
             "spec.runAsGroup",
-            "the group is filled in only where a runAsUser is set: with a group alone, which is what the PSP filled in, containers do not start",
+            "the group is filled in only where a runAsUser is set: with a group alone, which is what the PSP filled in, containers do not start; a container without a user is admitted without the group",
             "give the policy a runAsUser if every container is to have the group",
         );
     }

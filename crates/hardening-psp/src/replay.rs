@@ -60,18 +60,10 @@ impl Migration {
     ) -> Result<Judgement, InvalidPod> {
         let mut filled_in = None;
         let mut denied = BTreeMap::new();
-        let usable = self.usable(namespace, service_account);
-        for name in usable
-            .map(|usable| usable.for_requester(requester))
-            .into_iter()
-            .flatten()
-        {
-            let Some(conversion) = self.psps.get(name) else {
-                continue;
-            };
+        for (name, policy) in self.candidates(namespace, service_account, requester) {
             let mut mutated = pod.clone();
-            conversion.policy.mutate(&mut mutated)?;
-            let denials = conversion.policy.validate(&mutated)?;
+            policy.mutate(&mut mutated)?;
+            let denials = policy.validate(&mutated)?;
             let admitted = |pod| Judgement::Admitted {
                 by: name.to_owned(),
                 pod,
@@ -90,7 +82,8 @@ impl Migration {
 
 impl Migration {
     /// Why the denying half denies a hardened pod that `requester` creates; `None`: it admits it, as any one of
-    /// the PSPs that were usable for it does.
+    /// the PSPs that were usable for it does, or only warns of it, as [nothing is filled in](Self::is_left_unfilled)
+    /// there.
     ///
     /// # Errors
     ///
@@ -102,6 +95,9 @@ impl Migration {
         requester: Option<&Requesters>,
         pod: &Value,
     ) -> Result<Option<Denials>, InvalidPod> {
+        if self.is_left_unfilled(namespace, service_account) {
+            return Ok(None);
+        }
         let mut stored = pod.clone();
         store_today(&mut stored)?;
         let mut denied = BTreeMap::new();
@@ -124,9 +120,9 @@ impl Migration {
         let enforced = self.namespaces.iter().find(named).and_then(|object| {
             object.pointer("/metadata/labels/pod-security.kubernetes.io~1enforce")
         });
-        let levels = Level::ALL.into_iter();
-        let mut named = levels.filter(|level| enforced.is_some_and(|name| name == level.name()));
-        named.next().unwrap_or_default()
+        let name = enforced.and_then(Value::as_str);
+        name.and_then(|name| name.parse().ok())
+            .unwrap_or(Level::Privileged)
     }
 
     /// The PSPs that such a pod could be admitted by, by name.
@@ -137,7 +133,7 @@ impl Migration {
         requester: Option<&Requesters>,
     ) -> impl Iterator<Item = (&str, &Policy)> {
         let usable = self.usable(namespace, service_account);
-        let names = usable.map(|usable| usable.for_requester(requester));
+        let names = usable.map(|usable| usable.for_requester(namespace, requester));
         names.into_iter().flatten().filter_map(|name| {
             let conversion = self.psps.get(name)?;
             Some((name, &conversion.policy))
@@ -146,12 +142,19 @@ impl Migration {
 }
 
 impl Usable {
-    /// The PSPs that a pod could be admitted by when `requester` creates it, by name.
-    pub(crate) fn for_requester(&self, requester: Option<&Requesters>) -> BTreeSet<&str> {
+    /// The PSPs that a pod of the namespace could be admitted by when `requester` creates it, by name.
+    pub(crate) fn for_requester(
+        &self,
+        namespace: &str,
+        requester: Option<&Requesters>,
+    ) -> BTreeSet<&str> {
+        let full = |account: &String| format!("system:serviceaccount:{namespace}:{account}");
         let is_among = |requesters: &Requesters| {
+            let mut own = requesters.own_accounts.iter().map(full);
             requester.is_some_and(|one| {
                 !requesters.users.is_disjoint(&one.users)
                     || !requesters.groups.is_disjoint(&one.groups)
+                    || own.any(|account| one.users.contains(&account))
             })
         };
         let further = self.by_requester.iter();
@@ -165,10 +168,18 @@ impl Usable {
 
 impl Requesters {
     /// Who creates the pods of a kind of workload: its controller, which has a service account of its own, or
-    /// in a few clusters none but the controller manager's. `None`: no controller does.
+    /// in a few clusters none but the controller manager's. A node creates the mirrors of its static pods.
+    /// `None`: nobody does for the kind.
     #[must_use]
     pub fn controller_of(kind: &str) -> Option<Self> {
+        let groups = |names: &[&str]| names.iter().copied().map(str::to_owned).collect();
         let controller = match kind {
+            "Node" => {
+                return Some(Self {
+                    groups: groups(&["system:authenticated", "system:nodes"]),
+                    ..Self::default()
+                });
+            }
             "Deployment" | "ReplicaSet" => "replicaset-controller",
             "StatefulSet" => "statefulset-controller",
             "DaemonSet" => "daemon-set-controller",
@@ -177,14 +188,14 @@ impl Requesters {
             _ => return None,
         };
         let own = format!("system:serviceaccount:kube-system:{controller}");
-        let groups = [
-            "system:authenticated",
-            "system:serviceaccounts",
-            "system:serviceaccounts:kube-system",
-        ];
         Some(Self {
             users: BTreeSet::from([own, "system:kube-controller-manager".to_owned()]),
-            groups: groups.map(str::to_owned).into(),
+            groups: groups(&[
+                "system:authenticated",
+                "system:serviceaccounts",
+                "system:serviceaccounts:kube-system",
+            ]),
+            own_accounts: BTreeSet::new(),
         })
     }
 }
@@ -366,32 +377,33 @@ mod tests {
     #[test]
     fn a_psp_is_usable_by_the_account_or_by_who_creates_the_pod() {
         let psps = [psp("one", &json!({}))];
-        let check = |subject: &Value, expected: [Result<&str, &[&str]>; 3]| {
+        let check = |subject: &Value, expected: [Result<&str, &[&str]>; 4]| {
             let migration = migration(&psps, &binding(&["one"], subject));
-            let requesters = [None, Some("Deployment"), Some("DaemonSet")];
+            let requesters = [None, Some("Deployment"), Some("DaemonSet"), Some("Node")];
             for (requester, expected) in requesters.into_iter().zip(expected) {
                 check(&migration, requester, &pod(&json!({})), expected);
             }
         };
         let none: Result<&str, &[&str]> = Err(&[]);
         let account = |name| json!({"kind": "ServiceAccount", "name": name, "namespace": "shop"});
-        check(&account("default"), [Ok("one"); 3]);
-        check(&account("other"), [none; 3]);
+        check(&account("default"), [Ok("one"); 4]);
+        check(&account("other"), [none; 4]);
         let group = |name| json!({"kind": "Group", "name": name});
-        check(&group("system:serviceaccounts:shop"), [Ok("one"); 3]);
+        check(&group("system:serviceaccounts:shop"), [Ok("one"); 4]);
         check(
             &group("system:serviceaccounts:kube-system"),
-            [none, Ok("one"), Ok("one")],
+            [none, Ok("one"), Ok("one"), none],
         );
         check(
             &json!({"kind": "ServiceAccount", "name": "replicaset-controller", "namespace": "kube-system"}),
-            [none, Ok("one"), none],
+            [none, Ok("one"), none, none],
         );
         check(
             &json!({"kind": "User", "name": "system:kube-controller-manager"}),
-            [none, Ok("one"), Ok("one")],
+            [none, Ok("one"), Ok("one"), none],
         );
-        check(&group("developers"), [none; 3]);
+        check(&group("system:nodes"), [none, none, none, Ok("one")]);
+        check(&group("developers"), [none; 4]);
     }
 
     #[test]

@@ -30,6 +30,8 @@ pub struct Requesters {
     pub users: BTreeSet<String>,
     /// Names of groups.
     pub groups: BTreeSet<String>,
+    /// Names of service accounts of the pod's own namespace, whichever that is.
+    pub own_accounts: BTreeSet<String>,
 }
 
 // === impl Names ===
@@ -64,6 +66,25 @@ impl Names {
         match names.is_empty() {
             true => Self::All,
             false => Self::AllBut(names),
+        }
+    }
+
+    /// These names but for one; `None` where none is left.
+    #[must_use]
+    pub fn without(&self, name: &str) -> Option<Self> {
+        let all_but = |names: &BTreeSet<String>| {
+            let mut names = names.clone();
+            names.insert(name.to_owned());
+            Self::AllBut(names)
+        };
+        match self {
+            Self::All => Some(all_but(&BTreeSet::new())),
+            Self::AllBut(names) => Some(all_but(names)),
+            Self::Only(names) => {
+                let mut names = names.clone();
+                names.remove(name);
+                (!names.is_empty()).then_some(Self::Only(names))
+            }
         }
     }
 }
@@ -102,6 +123,25 @@ mod tests {
                     assert_eq!(union.contains(name), expected, "{one:?} {two:?} {name}");
                 }
             }
+        }
+    }
+
+    #[test]
+    fn a_name_can_be_taken_out() {
+        let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+        for (from, expected) in [
+            (Names::All, Some(Names::AllBut(names(&["a"])))),
+            (
+                Names::AllBut(names(&["b"])),
+                Some(Names::AllBut(names(&["a", "b"]))),
+            ),
+            (
+                Names::Only(names(&["a", "b"])),
+                Some(Names::Only(names(&["b"]))),
+            ),
+            (Names::Only(names(&["a"])), None),
+        ] {
+            assert_eq!(from.without("a"), expected, "{from:?}");
         }
     }
 

@@ -12,14 +12,15 @@ use crate::app_armor;
 use crate::capability;
 use crate::mutate::set;
 use crate::pod::{Capabilities, Container, InvalidPod, LISTS, Pod};
-use crate::policy::{ANY, GroupRule, Policy};
+use crate::policy::{ANY, GroupRule, Policy, UserRule};
 use crate::seccomp;
 use crate::validate::Denial;
 use crate::volumes::KINDS;
 
 impl Policy {
-    /// Why the converted denying half denies a pod as today's API server stores it; empty: it does not. Fields
-    /// are as today's pods have them.
+    /// Why the converted denying half denies the creation of a pod as today's API server stores it; empty: it
+    /// does not. Fields are as today's pods have them. Ephemeral containers, which no pod is created with, are
+    /// judged as well; the denying half never sees any.
     ///
     /// # Errors
     ///
@@ -98,6 +99,13 @@ impl Policy {
             let group = ranges.first.min;
             set(container, &["securityContext", "runAsGroup"], group.into());
         }
+        if let UserRule::MustRunAs(ranges) = &self.user
+            && ranges.first.min == 0
+            && pod.user(given).is_none()
+            && pod.non_root(given) == Some(true)
+        {
+            set(container, &["securityContext", "runAsUser"], 0.into());
+        }
         let own = given.context().cloned().unwrap_or_default();
         let adds = given
             .capabilities()
@@ -134,8 +142,10 @@ impl Policy {
             })
             .collect();
         let mut drop = of(container, "drop");
+        // What the container adds is not dropped, in whatever spelling.
         let dropped: BTreeSet<String> = drop
             .iter()
+            .chain(&of(container, "add"))
             .filter_map(|name| capability::spelled(name))
             .collect();
         // What is no name of a capability is in no hardening policy, and no runtime took it.

@@ -64,6 +64,27 @@ pub(crate) struct Would {
     pub(crate) value: String,
 }
 
+impl Line {
+    /// Its path in the pod, as the engine writes it.
+    pub(crate) fn full_path(&self) -> String {
+        self.scope.full_path(self.path)
+    }
+
+    /// Whether a policy supplied the value, or a part of it.
+    pub(crate) fn is_set_by_policy(&self) -> bool {
+        let is_policy = |set_by: &SetBy| matches!(set_by, SetBy::Policy { .. });
+        self.set_by.iter().any(is_policy)
+    }
+
+    /// Whether this is the field that someone asks for: by its name, its path below the pod's spec or the
+    /// container, or its whole path.
+    pub(crate) fn is(&self, asked: &str) -> bool {
+        let full = self.full_path();
+        [self.field.name(), self.path, &full].contains(&asked)
+            || (self.scope == Scope::Pod && full.strip_prefix("spec.") == Some(asked))
+    }
+}
+
 /// Explains a pod that is still to be created. `before` is the pod as it was read, `after` the same with
 /// what the policies fill in.
 pub(crate) fn explain(before: &Value, after: &Value, today: &Today<'_, '_>) -> Vec<Line> {
@@ -275,16 +296,6 @@ impl Scope {
                 format!("spec.{list}[{name}].{path}")
             }
         }
-    }
-}
-
-impl Line {
-    /// Whether this is the field that someone asks for: by its name, its path below the pod's spec or the
-    /// container, or its whole path.
-    pub(crate) fn is(&self, asked: &str) -> bool {
-        let full = self.scope.full_path(self.path);
-        [self.field.name(), self.path, &full].contains(&asked)
-            || (self.scope == Scope::Pod && full.strip_prefix("spec.") == Some(asked))
     }
 }
 

@@ -433,7 +433,7 @@ fn reason(error: &kube::Error) -> String {
 }
 
 /// A name as a part of a path. What could be none is refused, so that it cannot point elsewhere.
-fn segment(name: &str) -> anyhow::Result<&str> {
+pub(crate) fn segment(name: &str) -> anyhow::Result<&str> {
     let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '-' | '.');
     let is_name = !name.is_empty()
         && name.starts_with(|c: char| c.is_ascii_alphanumeric())

@@ -146,6 +146,9 @@ fn sendable(stored: &Value) -> Value {
     pod
 }
 
+/// What the API server had against `allowPrivilegeEscalation: false` that the PSP had filled in.
+const ESCALATES: &str = ": cannot but escalate";
+
 /// Why 1.24 did not take a pod as it arrives: what the PSP had against it, or the API server against what the
 /// PSP had made of it.
 fn denied_by_1_24(policy: &Policy, pod: &Value) -> Vec<String> {
@@ -160,7 +163,7 @@ fn denied_by_1_24(policy: &Policy, pod: &Value) -> Vec<String> {
             let escalates = context["privileged"] == true
                 || adds.is_some_and(|adds| adds.contains(&"CAP_SYS_ADMIN".into()));
             if escalates && context["allowPrivilegeEscalation"] == false {
-                reasons.push(format!("{}: cannot but escalate", container["name"]));
+                reasons.push(format!("{}{ESCALATES}", container["name"]));
             }
         }
     }
@@ -264,7 +267,7 @@ async fn judge(
         );
     }
     if psp.is_empty() != cel.is_none() {
-        if let Some(exception) = exception(&arrived) {
+        if let Some(exception) = exception(&arrived, &psp) {
             return (exception, None);
         }
         return (what, Some(format!("not PSP's verdict\n{}", evidence())));
@@ -286,7 +289,7 @@ fn settled(pod: &Value) -> Value {
 }
 
 /// Why a pod may be judged otherwise than 1.24 did, told by the pod itself.
-fn exception(arrived: &Value) -> Option<&'static str> {
+fn exception(arrived: &Value, psp: &[String]) -> Option<&'static str> {
     let spec = &arrived["spec"];
     let lists = ["initContainers", "containers"];
     let containers = lists
@@ -302,7 +305,12 @@ fn exception(arrived: &Value) -> Option<&'static str> {
             .keys()
             .any(|key| key.contains("seccomp.security.alpha.kubernetes.io/"))
     });
-    if has_empty_labels {
+    if !psp.is_empty() && psp.iter().all(|reason| reason.ends_with(ESCALATES)) {
+        // Only where the PSP allows escalation: else the denying half has its say.
+        Some(
+            "judged otherwise as allowPrivilegeEscalation: false is not filled in where it cannot be",
+        )
+    } else if has_empty_labels {
         Some("judged otherwise for empty seLinuxOptions, which are as good as none")
     } else if has_alpha_seccomp {
         Some("judged otherwise for seccomp annotations, which have no effect today")

@@ -235,10 +235,12 @@ impl Policy {
         if required.is_empty() {
             return Some(adds);
         }
-        // Upper case and without `CAP_`: as the hardening policy writes them, and the runtime reads them.
+        // Upper case and without `CAP_`: as the hardening policy writes them, and the runtime reads them. What
+        // the container adds is not dropped; whether it may be added is the other rule's question.
         let dropped = format!(
-            r#"{}.map(d, d.upperAscii()).map(d, d.startsWith("CAP_") ? d.substring(4) : d)"#,
-            of("drop")
+            r#"({} + {}).map(d, d.upperAscii()).map(d, d.startsWith("CAP_") ? d.substring(4) : d)"#,
+            of("drop"),
+            of("add")
         );
         let missing = format!(
             "[{dropped}].map(names, {}.filter(r, !(r in names)))[0]",
@@ -258,7 +260,16 @@ impl Policy {
         match &self.user {
             UserRule::Any => None,
             UserRule::MustRunAs(ranges) => {
-                let bad = format!("!{user}.optMap(u, {}).orValue(false)", ranges.cel("u"));
+                // User 0 is not filled in beside runAsNonRoot: true, as the container would not start; 1.24 did,
+                // and took the pod.
+                let absent_is_well = match ranges.first.min {
+                    0 => format!("{}.orValue(false)", effective("runAsNonRoot")),
+                    _ => "false".to_owned(),
+                };
+                let bad = format!(
+                    "!{user}.optMap(u, {}).orValue({absent_is_well})",
+                    ranges.cel("u")
+                );
                 let message = format!(
                     "{} + {}",
                     shown(&user),

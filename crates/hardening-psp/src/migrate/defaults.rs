@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::convert::{HardeningPolicy, Target};
 use crate::migrate::names::Taken;
 use crate::migrate::usable::{Cells, Segment};
-use crate::migrate::{Input, Migration, Remark};
+use crate::migrate::{Input, KUBE_SYSTEM, Migration, Remark};
 use crate::note::Note;
 use crate::scope::{Names, PodScope};
 
@@ -31,6 +31,9 @@ pub(super) fn add(migration: &mut Migration, input: &Input<'_>, namespaces: &BTr
             }
         }
         for (scope, ()) in cells.into_scopes() {
+            if scope.namespaces.contains(KUBE_SYSTEM) {
+                remarks.push(in_kube_system(name, &scope));
+            }
             let listed = match &scope.service_accounts {
                 Names::All => Listed::from([(BTreeSet::new(), scope.namespaces.clone())]),
                 Names::Only(names) => Listed::from([(names.clone(), scope.namespaces.clone())]),
@@ -92,6 +95,21 @@ fn all_but(
         .collect()
 }
 
+fn in_kube_system(psp: &str, scope: &PodScope) -> Remark {
+    Remark {
+        psp: Some(psp.to_owned()),
+        scopes: vec![PodScope {
+            namespaces: Names::Only(BTreeSet::from([KUBE_SYSTEM.to_owned()])),
+            service_accounts: scope.service_accounts.clone(),
+        }],
+        note: Note::new(
+            "spec",
+            "the webhook is not asked about pods there, so that a cluster can always start: nothing is filled in; so that pods that relied on it are not denied, the ValidatingAdmissionPolicy only warns of them there and has them audited",
+            "write the values into those pods; then change validationActions of the binding for kube-system to [Deny]",
+        ),
+    }
+}
+
 /// A policy names service accounts, and cannot be for all but some.
 fn others(psp: &str, scope: &PodScope, are_known: bool) -> Remark {
     let (why, advice) = match are_known {
@@ -100,8 +118,8 @@ fn others(psp: &str, scope: &PodScope, are_known: bool) -> Remark {
             "convert again, or add them to the policy's serviceAccountNames",
         ),
         false => (
-            "a hardening policy lists the service accounts that it is for, and they are not known: only those that bindings name, and default, are listed; pods of others get nothing filled in",
-            "give the ServiceAccounts too, or add them to the policy's serviceAccountNames",
+            "a hardening policy lists the service accounts that it is for, and they are not known: only those that bindings name, and default, are listed; pods of others get nothing filled in, and are denied where they relied on it",
+            "give the ServiceAccounts too, as --namespaces does, or add them to the policy's serviceAccountNames",
         ),
     };
     Remark {

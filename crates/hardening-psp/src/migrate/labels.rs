@@ -6,10 +6,10 @@ use hardening_api::policy::Mode;
 use serde_json::{Map, Value, json};
 
 use crate::level::{self, Level};
-use crate::migrate::usable::Usable;
+use crate::migrate::usable::{Usable, are_masters};
 use crate::migrate::{Input, Migration, Remark};
 use crate::note::Note;
-use crate::scope::{Names, PodScope, Requesters};
+use crate::scope::{Names, PodScope};
 
 const PREFIX: &str = "pod-security.kubernetes.io";
 
@@ -37,7 +37,7 @@ pub(super) fn add(migration: &mut Migration, input: &Input<'_>, namespaces: &BTr
         migration.remarks.push(Remark {
             psp: None,
             scopes: vec![in_namespaces(names)],
-            note: note_on(level),
+            note: note_on(level, input.mode),
         });
     }
     let can_be_labelled = levels.values().any(|level| *level > Level::Privileged);
@@ -61,18 +61,11 @@ fn levels(migration: &Migration) -> BTreeMap<String, Level> {
         .collect()
 }
 
-/// The PSPs that anyone could use but those who may do everything anyway: `system:masters` could use every PSP
-/// in every cluster, and no label would be left.
+/// The PSPs that count. Those who may do everything anyway could use every PSP in every cluster, and no label would be
+/// left.
 fn names(usable: &Usable) -> impl Iterator<Item = &str> {
-    let is_masters = |requesters: &Requesters| {
-        requesters.users.is_empty()
-            && requesters
-                .groups
-                .iter()
-                .all(|group| group == "system:masters")
-    };
     let others = usable.by_requester.iter();
-    let others = others.filter(move |(_, requesters)| !is_masters(requesters));
+    let others = others.filter(|(_, requesters)| !are_masters(requesters));
     let by_account = usable.by_account.iter();
     by_account
         .chain(others.map(|(psp, _)| psp))
@@ -104,7 +97,11 @@ fn in_namespaces(names: BTreeSet<String>) -> PodScope {
     }
 }
 
-fn note_on(level: Level) -> Note {
+fn note_on(level: Level, mode: Mode) -> Note {
+    let labels = match mode {
+        Mode::Enforce => "enforce",
+        Mode::Audit => "warn of for now, and are to enforce",
+    };
     let odd = match level {
         Level::Restricted => {
             ", and so are pods of which every container overrides runAsNonRoot: false or runAsUser: 0 of the pod, and other shapes that hardly anyone writes"
@@ -114,7 +111,7 @@ fn note_on(level: Level) -> Note {
     Note::new(
         "spec",
         format!(
-            "every PSP that was usable there is at least as strict as Pod Security's {level} at {}, which the namespace's labels enforce{odd}; from v1.34 on a host in a probe or lifecycle handler is refused too, which no PSP did",
+            "every PSP that was usable there is at least as strict as Pod Security's {level} at {}, which the namespace's labels {labels}{odd}; from v1.34 on a host in a probe or lifecycle handler is refused too, which no PSP did",
             level::VERSION
         ),
         "raise enforce-version once the warnings show no such pods",

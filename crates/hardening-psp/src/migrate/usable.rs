@@ -63,6 +63,14 @@ pub(crate) fn are_controllers(requesters: &Requesters) -> bool {
         || USERS.iter().any(|user| requesters.users.contains(*user))
 }
 
+/// Whether they are `system:masters` and nobody else.
+pub(crate) fn are_masters(requesters: &Requesters) -> bool {
+    let mut groups = requesters.groups.iter();
+    requesters.users.is_empty()
+        && requesters.own_accounts.is_empty()
+        && groups.all(|group| group == "system:masters")
+}
+
 /// Divides all pods. `namespaces` are those known by name; every other one is like the next.
 pub(crate) fn divide(
     grants: &BTreeSet<Grant>,
@@ -97,7 +105,12 @@ fn in_one<'a>(grants: impl Iterator<Item = &'a Grant>) -> Vec<(Names, Usable)> {
     let mut everyone = BTreeSet::new();
     let mut accounts: BTreeMap<&str, BTreeSet<String>> = BTreeMap::new();
     let mut by_requester: BTreeMap<String, Requesters> = BTreeMap::new();
-    for Grant { psp, grantee, .. } in grants {
+    for grant in grants {
+        let Grant {
+            psp,
+            namespace,
+            grantee,
+        } = grant;
         let psp = psp.clone();
         match grantee {
             Grantee::Everyone => {
@@ -108,7 +121,10 @@ fn in_one<'a>(grants: impl Iterator<Item = &'a Grant>) -> Vec<(Names, Usable)> {
             }
             Grantee::User(name) => {
                 let requesters = by_requester.entry(psp).or_default();
-                requesters.users.insert(name.clone());
+                match own_account(name, namespace.as_deref()) {
+                    Some(account) => requesters.own_accounts.insert(account.to_owned()),
+                    None => requesters.users.insert(name.clone()),
+                };
             }
             Grantee::Group(name) => {
                 let requesters = by_requester.entry(psp).or_default();
@@ -140,6 +156,17 @@ fn in_one<'a>(grants: impl Iterator<Item = &'a Grant>) -> Vec<(Names, Usable)> {
     all
 }
 
+/// The service account that a user is, where it is one of the namespace in which a binding holds. By its own name,
+/// so that what many namespaces have alike is said once. In `kube-system` the controllers are told by their full
+/// names.
+fn own_account<'a>(user: &'a str, bound: Option<&str>) -> Option<&'a str> {
+    let bound = bound.filter(|bound| *bound != "kube-system")?;
+    let (namespace, name) = user
+        .strip_prefix("system:serviceaccount:")?
+        .split_once(':')?;
+    (namespace == bound).then_some(name)
+}
+
 /// Pods by namespace and service account, joined again where the same is to be said of them.
 pub(crate) struct Cells<'a, T> {
     namespaces: &'a BTreeSet<String>,
@@ -163,11 +190,12 @@ impl<'a, T: Clone + Ord> Cells<'a, T> {
     }
 
     pub(crate) fn add_scope(&mut self, what: &T, scope: &PodScope) {
-        let in_scope = self
-            .namespaces
-            .iter()
-            .filter(|name| scope.namespaces.contains(name));
-        let others = !matches!(scope.namespaces, Names::Only(_));
+        // Most scopes are of few namespaces, of which a cluster may have thousands.
+        let (named, others) = match &scope.namespaces {
+            Names::Only(names) => (names, false),
+            Names::All | Names::AllBut(_) => (self.namespaces, true),
+        };
+        let in_scope = named.iter().filter(|name| scope.namespaces.contains(name));
         for namespace in in_scope
             .map(|name| Some(name.as_str()))
             .chain(others.then_some(None))

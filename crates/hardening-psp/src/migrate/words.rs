@@ -46,9 +46,21 @@ fn account(names: &BTreeSet<String>) -> &'static str {
 }
 
 pub(crate) fn requesters(requesters: &Requesters) -> String {
-    let Requesters { users, groups } = requesters;
+    let Requesters {
+        users,
+        groups,
+        own_accounts,
+    } = requesters;
     let mut parts = Vec::new();
-    for (one, several, names) in [("user", "users", users), ("group", "groups", groups)] {
+    for (one, several, names) in [
+        ("user", "users", users),
+        ("group", "groups", groups),
+        (
+            "the namespace's service account",
+            "the namespace's service accounts",
+            own_accounts,
+        ),
+    ] {
         match names.len() {
             0 => {}
             1 => parts.push(format!("{one} {}", list(names))),

@@ -15,8 +15,8 @@ use serde_json::{Map, Value, json};
 use crate::figures::{Figures, is_full, seeds};
 use crate::oracle::{Answer, ask};
 
-/// The pod as the converted policies harden it, annotations that stand for fields turned into those.
-fn harden(conversion: &Conversion, pod: &Value) -> Value {
+/// The pod as the converted policies harden it.
+pub(crate) fn harden(conversion: &Conversion, pod: &Value) -> Value {
     let mut set = PolicySet::new(UnknownNamespaces::OnlyNameLabel);
     for policy in conversion.policies(&Target::all("psp")) {
         // By way of a manifest, as a person would apply it.
@@ -44,7 +44,6 @@ fn harden(conversion: &Conversion, pod: &Value) -> Value {
     let matching = set.matching("shop", &view).unwrap();
     let mut hardened = pod.clone();
     json_patch::patch(&mut hardened, &plan(&matching, &view).to_patch()).unwrap();
-    modernise(&mut hardened).unwrap();
     hardened
 }
 
@@ -190,7 +189,7 @@ fn is_non_root_already(written: &Place, written_pod: &Place) -> bool {
 }
 
 /// Whether today's API server refuses the pod, however it is hardened: no seccomp annotation may be empty.
-fn is_refused_today(pod: &Value) -> bool {
+pub(crate) fn is_refused_today(pod: &Value) -> bool {
     let annotations = pod["metadata"]["annotations"].as_object();
     annotations
         .into_iter()
@@ -299,7 +298,9 @@ fn judge(
         *non_root_already += already.count();
         let mut stored = answer.stored.clone();
         modernise(&mut stored).unwrap();
-        let hardened = harden(&conversion, &pair.pod);
+        // Annotations that stand for fields turned into those, as in what is compared with it.
+        let mut hardened = harden(&conversion, &pair.pod);
+        modernise(&mut hardened).unwrap();
         compare(&about, pair, &hardened, &stored, figures);
     }
 }

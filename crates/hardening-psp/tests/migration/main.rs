@@ -4,4 +4,6 @@
 #[cfg(test)]
 mod cluster;
 #[cfg(test)]
+mod remarks; // what is said of it
+#[cfg(test)]
 mod scoping; // which defaults and which PSPs a pod gets

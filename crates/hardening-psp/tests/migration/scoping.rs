@@ -46,17 +46,20 @@ fn has_remark(migration: &Migration, namespace: &str, account: &str, about: &str
     })
 }
 
-fn is_one_of(requesters: &Requesters, creator: &Creator) -> bool {
+fn is_one_of(requesters: &Requesters, creator: &Creator, namespace: &str) -> bool {
+    let mut own = requesters.own_accounts.iter();
     requesters.users.contains(creator.user)
+        || own.any(|name| format!("system:serviceaccount:{namespace}:{name}") == creator.user)
         || creator
             .groups
             .iter()
             .any(|group| requesters.groups.contains(*group))
 }
 
-fn usable_for<'a>(usable: &'a Usable, creator: &Creator) -> BTreeSet<&'a str> {
+fn usable_for<'a>(usable: &'a Usable, creator: &Creator, namespace: &str) -> BTreeSet<&'a str> {
     let by_requester = usable.by_requester.iter();
-    let by_requester = by_requester.filter(|(_, requesters)| is_one_of(requesters, creator));
+    let by_requester =
+        by_requester.filter(|(_, requesters)| is_one_of(requesters, creator, namespace));
     let by_account = usable.by_account.iter();
     let all = by_account.chain(by_requester.map(|(psp, _)| psp));
     all.map(String::as_str).collect()
@@ -82,7 +85,7 @@ fn the_psps_taken_to_be_usable_are_those_that_were() {
                 let expected = &of_account | &of_creator;
                 granted_by_requester += usize::from(expected != of_account);
                 assert_eq!(
-                    usable_for(usable, creator),
+                    usable_for(usable, creator, namespace),
                     expected,
                     "{about}, {}",
                     creator.user
@@ -142,7 +145,7 @@ fn a_pod_has_the_defaults_of_its_first_psp_and_of_no_other() {
             let about = format!("seed {seed}, {namespace}/{account}");
             let usable = migration.usable(namespace, account).unwrap();
             // Controllers count as everyone.
-            let usable = usable_for(usable, &CREATORS[2]);
+            let usable = usable_for(usable, &CREATORS[2], namespace);
             let mut order: Vec<&str> = usable.into_iter().collect();
             order.sort_by_key(|name| (!migration.psps[*name].fills_nothing(), *name));
             let found = matching(&set, namespace, account);
@@ -204,10 +207,16 @@ fn a_pod_is_judged_by_one_policy_with_just_the_psps_that_were_usable() {
         let migration = migration(&cluster, true);
         for (namespace, account) in pods() {
             let about = format!("seed {seed}, {namespace}/{account}");
-            let pairs = migration.admission.chunks_exact(2);
-            let mut judging =
-                pairs.filter(|pair| is_judged(&pair[0], &pair[1], namespace, account));
-            let policy = &judging.next().unwrap()[0];
+            let of_kind = |kind: &'static str| {
+                let objects = migration.admission.iter();
+                objects.filter(move |object| object["kind"] == kind)
+            };
+            let mut judging = of_kind("ValidatingAdmissionPolicyBinding").filter_map(|binding| {
+                let policy = of_kind("ValidatingAdmissionPolicy")
+                    .find(|policy| policy["metadata"]["name"] == binding["spec"]["policyName"])?;
+                is_judged(policy, binding, namespace, account).then_some(policy)
+            });
+            let policy = judging.next().unwrap();
             assert_eq!(judging.next(), None, "{about}");
             let text = policy.to_string();
             let names = migration.psps.keys();
@@ -222,7 +231,12 @@ fn a_pod_is_judged_by_one_policy_with_just_the_psps_that_were_usable() {
                 .collect();
             assert_eq!(found, expected, "{about}");
             for requesters in usable.by_requester.values() {
-                for name in requesters.users.iter().chain(&requesters.groups) {
+                for name in requesters
+                    .users
+                    .iter()
+                    .chain(&requesters.groups)
+                    .chain(&requesters.own_accounts)
+                {
                     assert!(text.contains(&format!("\\\"{name}\\\"")), "{about}: {name}");
                 }
             }
@@ -258,7 +272,11 @@ fn where_1_24_would_have_filled_in_otherwise_a_remark_says_so() {
         let cluster = Cluster::generate(seed);
         let migration = migration(&cluster, seed % 10 != 0);
         for (index, (namespace, account)) in (0..).zip(pods()) {
-            let usable = usable_for(migration.usable(namespace, account).unwrap(), &CREATORS[2]);
+            let usable = usable_for(
+                migration.usable(namespace, account).unwrap(),
+                &CREATORS[2],
+                namespace,
+            );
             let segments = &mut migration.segments.iter();
             let segment = segments.find(|segment| segment.scope.contains(namespace, account));
             let Some(chosen) = &segment.unwrap().chosen else {

@@ -170,12 +170,18 @@ impl Explained {
 
 // --- text ---
 
+/// Where it is written what keeps an image from running with a default, which a pod does not show.
+const COMPATIBILITY: &str =
+    "\nWhat each default can stop, and what to set instead: docs/compatibility.md\n";
+
 fn as_text(explained: &[Explained], body: fn(&[Line]) -> String) -> String {
     let texts: Vec<String> = explained
         .iter()
         .map(|explained| heading(explained) + &body(&explained.lines))
         .collect();
-    texts.join("\n")
+    let mut lines = explained.iter().flat_map(|explained| &explained.lines);
+    let has_defaults = lines.any(Line::is_set_by_policy);
+    texts.join("\n") + if has_defaults { COMPATIBILITY } else { "" }
 }
 
 fn heading(explained: &Explained) -> String {

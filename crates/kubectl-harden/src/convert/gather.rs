@@ -11,7 +11,7 @@ use hardening_psp::rbac::is_rbac;
 use serde_json::Value;
 
 use crate::args::{ConvertArgs, ConvertMode};
-use crate::source::{Cluster, alone};
+use crate::source::{Cluster, alone, segment};
 
 /// What could be read, and what could not.
 #[derive(Default)]
@@ -97,6 +97,18 @@ impl Gathered {
                 };
                 self.errors
                     .push(format!("{}: {object}: {lacks}: is required", object.source));
+                continue;
+            }
+            // They go into selectors and into names of files.
+            let names = [object.name(), object.namespace()];
+            let is_known = matches!(object.kind, "Namespace" | "ServiceAccount");
+            let odd = names
+                .into_iter()
+                .flatten()
+                .find_map(|name| segment(name).err());
+            if let (true, Some(odd)) = (is_known, odd) {
+                self.errors
+                    .push(format!("{}: {object}: metadata: {odd}", object.source));
                 continue;
             }
             let is_taken = match taken {

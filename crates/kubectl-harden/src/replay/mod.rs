@@ -107,8 +107,7 @@ fn converted(migration: &Migration, namespace: &str) -> anyhow::Result<PolicySet
         value,
     };
     let manifests: Vec<Manifest> = migration.manifests().into_iter().map(manifest).collect();
-    let (mut set, problems) = policy_set(&manifests, namespace);
-    set.know_all_runtime_classes();
+    let (set, problems) = policy_set(&manifests, namespace);
     match problems.first() {
         Some(problem) => Err(anyhow!("{problem}")),
         None => Ok(set),
@@ -140,6 +139,9 @@ fn owners<'a>(object: &Object<'a>, namespace: &'a str) -> impl Iterator<Item = K
     })
 }
 
+/// Why nothing is filled in.
+const UNFILLED: &str = "the webhook is not asked about pods of kube-system";
+
 /// One workload's turn.
 struct Replay<'a> {
     migration: &'a Migration,
@@ -163,8 +165,11 @@ impl Replay<'_> {
         let view = hardening_engine::Pod::from_json(&text).with_context(|| workload.title())?;
         let matching = workload.matching(self.set, &view)?;
         let plan = plan(&matching, &view);
+        let is_unfilled = self.migration.is_left_unfilled(namespace, &account);
         let mut hardened = created;
-        json_patch::patch(&mut hardened, &plan.to_patch()).with_context(|| workload.title())?;
+        if !is_unfilled {
+            json_patch::patch(&mut hardened, &plan.to_patch()).with_context(|| workload.title())?;
+        }
         let denied = self
             .migration
             .denials(namespace, &account, requester.as_ref(), &hardened)
@@ -172,33 +177,33 @@ impl Replay<'_> {
         let level = self.migration.level(namespace);
         let gaps = gaps(level, &hardened).map_err(located)?;
 
-        let mut replayed = Replayed {
+        let refusals = refusals(denied.as_ref(), &gaps, level);
+        let (before, fields) = match judged {
+            Judgement::Denied(reasons) => (Err(reasons), Vec::new()),
+            Judgement::Admitted { by, .. } if !refusals.is_empty() => (Ok(by), Vec::new()),
+            Judgement::Admitted { by, pod } => {
+                let chosen = self.chosen(namespace, &account).filter(|one| *one != by);
+                let found = differences(&pod, &hardened).map_err(located)?;
+                let field = |difference| Field {
+                    why: match is_unfilled {
+                        true => Some(UNFILLED.to_owned()),
+                        false => why(&difference, &plan, &by, chosen),
+                    },
+                    difference,
+                };
+                let fields = found.into_iter().map(field).collect();
+                (Ok(by), fields)
+            }
+        };
+        Ok(Replayed {
             source: workload.object.source.to_string(),
             name: workload.name(),
             namespace: workload.namespace.clone(),
-            before: Ok(String::new()),
-            refusals: refusals(denied.as_ref(), &gaps, level),
-            fields: Vec::new(),
+            before,
+            refusals,
+            fields,
             notes: notes(workload, requester.is_none(), &gaps),
-        };
-        match judged {
-            Judgement::Denied(reasons) => replayed.before = Err(reasons),
-            Judgement::Admitted { by, pod } => {
-                if replayed.refusals.is_empty() {
-                    let chosen = self.chosen(namespace, &account).filter(|one| *one != by);
-                    let found = differences(&pod, &hardened).map_err(located)?;
-                    let found = found.into_iter();
-                    replayed.fields = found
-                        .map(|difference| Field {
-                            why: why(&difference, &plan, &by, chosen),
-                            difference,
-                        })
-                        .collect();
-                }
-                replayed.before = Ok(by);
-            }
-        }
-        Ok(replayed)
+        })
     }
 
     /// The PSP whose defaults the converted policies give a pod.

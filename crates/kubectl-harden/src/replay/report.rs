@@ -107,13 +107,9 @@ pub(crate) fn as_text(replayed: &[Replayed]) -> String {
     for one in telling(replayed) {
         text += &one_line(&format!("{} ({})", one.name, one.source));
         text.push('\n');
-        for line in verdicts(one).iter().chain(
-            &one.notes
-                .iter()
-                .map(|note| format!("note: {note}"))
-                .collect::<Vec<_>>(),
-        ) {
-            text += &format!("  {}\n", one_line(line));
+        let notes = one.notes.iter().map(|note| format!("note: {note}"));
+        for line in verdicts(one).into_iter().chain(notes) {
+            text += &format!("  {}\n", one_line(&line));
         }
         if !one.fields.is_empty() {
             let mut table = table(&FIELDS);

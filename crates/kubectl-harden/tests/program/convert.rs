@@ -86,6 +86,7 @@ fn each_thing_that_is_wrong_is_named_and_the_rest_is_converted() {
         "metadata: {name: nothing}\n".to_owned(),
         good("Upper"),
         "- a\n".to_owned(),
+        "apiVersion: v1\nkind: Namespace\nmetadata: {name: ../up}\n".to_owned(),
         good("last"),
     ];
     let folder = folder(&[
@@ -101,6 +102,7 @@ fn each_thing_that_is_wrong_is_named_and_the_rest_is_converted() {
         "empty: the folder has no file that ends in .json, .yaml or .yml",
         "./a.yaml, document 8: object without a kind nothing: kind: is required",
         "./a.yaml, document 10: object without a kind: kind: is required",
+        "./a.yaml, document 11: Namespace ../up: metadata: \"../up\" is no name of a Kubernetes object",
         "./a.yaml, document 2: PodSecurityPolicy unknown-rule: spec.runAsUser.rule: ",
         "./a.yaml, document 3: PodSecurityPolicy inverted: spec.runAsUser.ranges[0]: min 9 is greater than max 1",
         "./a.yaml, document 4: PodSecurityPolicy wrong-version: not a PodSecurityPolicy of policy/v1beta1 or extensions/v1beta1, but a PodSecurityPolicy of policy/v1",
@@ -111,7 +113,7 @@ fn each_thing_that_is_wrong_is_named_and_the_rest_is_converted() {
     let found = lines(&output, "error: ");
     expected.retain(|start| !found.iter().any(|line| line.starts_with(start)));
     assert_eq!(expected, [""; 0], "{found:#?}");
-    assert_eq!(found.len(), 11, "{found:#?}");
+    assert_eq!(found.len(), 12, "{found:#?}");
     let named = "first-or-last-or-other";
     let admission = [
         "ValidatingAdmissionPolicy",
@@ -123,6 +125,7 @@ fn each_thing_that_is_wrong_is_named_and_the_rest_is_converted() {
             "ClusterPodHardeningPolicy psp-first".to_owned(),
             format!("{} psp-{named}", admission[0]),
             format!("{} psp-{named}", admission[1]),
+            format!("{} psp-{named}-kube-system", admission[1]),
         ]
     );
     assert_eq!(output.status.code(), Some(1));
@@ -183,6 +186,7 @@ fn a_folder_gets_a_file_for_each_object_and_loses_those_of_earlier_runs_only() {
             format!("clusterpodhardeningpolicy_psp-{psp}.yaml"),
             "kustomization.yaml".to_owned(),
             format!("validatingadmissionpolicy_psp-{psp}.yaml"),
+            format!("validatingadmissionpolicybinding_psp-{psp}-kube-system.yaml"),
             format!("validatingadmissionpolicybinding_psp-{psp}.yaml"),
         ]
     };
@@ -198,7 +202,7 @@ fn a_folder_gets_a_file_for_each_object_and_loses_those_of_earlier_runs_only() {
     assert_eq!(files(), written("a"));
     assert_eq!(
         read("kustomization.yaml"),
-        "# Written by kubectl harden convert.\napiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\nresources:\n- clusterpodhardeningpolicy_psp-a.yaml\n- validatingadmissionpolicy_psp-a.yaml\n- validatingadmissionpolicybinding_psp-a.yaml\n"
+        "# Written by kubectl harden convert.\napiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\nresources:\n- clusterpodhardeningpolicy_psp-a.yaml\n- validatingadmissionpolicy_psp-a.yaml\n- validatingadmissionpolicybinding_psp-a.yaml\n- validatingadmissionpolicybinding_psp-a-kube-system.yaml\n"
     );
 
     fs::write(out.join("mine.yaml"), "a: 1\n").unwrap();

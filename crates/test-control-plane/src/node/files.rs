@@ -24,6 +24,9 @@ disabled_plugins = ["io.containerd.internal.v1.restart", "io.containerd.snapshot
   # Without it runc fails where this process may not lower how readily the kernel kills it.
   restrict_oom_score_adj = true
   disable_tcp_service = true
+  # As Kubernetes and older containerds have it, whatever this one's default is.
+  enable_unprivileged_ports = false
+  enable_unprivileged_icmp = false
   stream_server_address = "127.0.0.1"
   stream_server_port = "0"
 
@@ -104,7 +107,9 @@ pub(super) fn kubelet(folder: &Path, ca: &Path, port: u16) -> String {
         "syncFrequency": "2s",
         "nodeStatusUpdateFrequency": "2s",
         "registryPullQPS": 0,
-        "eventRecordQPS": 0,
+        // Not 0, which here does not mean "as many as there are" but what a client does by default: 5.
+        "eventRecordQPS": 1000,
+        "eventBurst": 1000,
         "kubeAPIQPS": 200,
         "kubeAPIBurst": 400,
         "shutdownGracePeriod": "0s",

@@ -42,9 +42,17 @@ impl fmt::Display for Unsupported {
 impl Requirements {
     /// What this machine has, or all that it lacks.
     pub(crate) fn find() -> Result<Self, Unsupported> {
+        let path = env::var_os("PATH").unwrap_or_default();
+        let folders = env::split_paths(&path).chain(FOLDERS.map(PathBuf::from));
+        let found = Self::find_in(&folders.collect::<Vec<_>>(), &PLUGIN_FOLDERS.map(Path::new))?;
+        allowed()?;
+        Ok(found)
+    }
+
+    fn find_in(folders: &[PathBuf], plugin_folders: &[&Path]) -> Result<Self, Unsupported> {
         let mut missing = Vec::new();
         let mut find = |name: &str| {
-            program(name).unwrap_or_else(|| {
+            program(name, folders).unwrap_or_else(|| {
                 missing.push(name.to_owned());
                 PathBuf::new()
             })
@@ -57,9 +65,8 @@ impl Requirements {
             plugins: PathBuf::new(),
         };
         find("unshare");
-        let plugins = PLUGIN_FOLDERS
+        let plugins = plugin_folders
             .iter()
-            .map(Path::new)
             .find(|folder| PLUGINS.iter().all(|plugin| folder.join(plugin).is_file()));
         if plugins.is_none() {
             missing.push(format!("the CNI plugins {}", PLUGINS.join(", ")));
@@ -76,20 +83,18 @@ impl Requirements {
                 found.busybox.display()
             )));
         }
-        allowed()?;
         Ok(Self {
-            plugins: plugins.map(Path::to_owned).unwrap_or_default(),
+            plugins: plugins
+                .map(|folder| folder.to_path_buf())
+                .unwrap_or_default(),
             ..found
         })
     }
 }
 
-fn program(name: &str) -> Option<PathBuf> {
-    let path = env::var_os("PATH").unwrap_or_default();
-    env::split_paths(&path)
-        .chain(FOLDERS.map(PathBuf::from))
-        .map(|folder| folder.join(name))
-        .find(|path| path.is_file())
+fn program(name: &str, folders: &[PathBuf]) -> Option<PathBuf> {
+    let mut paths = folders.iter().map(|folder| folder.join(name));
+    paths.find(|path| path.is_file())
 }
 
 /// Whether an ELF file asks for no interpreter.
@@ -138,14 +143,47 @@ fn allowed() -> Result<(), Unsupported> {
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_program_is_found_off_the_path_too_and_others_are_not() {
-        assert!(program("sh").is_some());
-        assert_eq!(program("no-such-program"), None);
+    /// A folder with empty files of these names.
+    fn folder_of(names: &[&str]) -> tempfile::TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        for name in names {
+            File::create(folder.path().join(name)).unwrap();
+        }
+        folder
     }
 
     #[test]
-    fn the_test_itself_is_linked_dynamically() {
-        assert!(!is_static(&env::current_exe().unwrap()));
+    fn all_that_is_missing_is_named_in_one_line_with_how_to_get_it() {
+        let programs = folder_of(&["containerd", "ctr", "busybox", "unshare"]);
+        let plugins = folder_of(&["ptp", "loopback"]);
+        let missing = Requirements::find_in(&[programs.path().to_owned()], &[plugins.path()]);
+        assert_eq!(
+            missing.unwrap_err().to_string(),
+            "this machine lacks runc, the CNI plugins ptp, host-local, loopback. On Debian: apt-get install \
+             containerd runc containernetworking-plugins busybox-static util-linux"
+        );
+    }
+
+    #[test]
+    fn what_is_there_is_found_in_the_folder_that_has_it() {
+        let programs = folder_of(&["containerd", "ctr", "busybox", "unshare"]);
+        let others = folder_of(&["runc"]);
+        let plugins = folder_of(&PLUGINS);
+        let folders = [programs.path().to_owned(), others.path().to_owned()];
+        let found = Requirements::find_in(&folders, &[others.path(), plugins.path()]).unwrap();
+        assert_eq!(found.containerd, programs.path().join("containerd"));
+        assert_eq!(found.runc, others.path().join("runc"));
+        assert_eq!(found.plugins, plugins.path());
+    }
+
+    #[test]
+    fn a_busybox_that_needs_libraries_is_no_image() {
+        // The test itself is linked dynamically.
+        let programs = folder_of(&["containerd", "ctr", "runc", "unshare"]);
+        fs::copy(env::current_exe().unwrap(), programs.path().join("busybox")).unwrap();
+        let plugins = folder_of(&PLUGINS);
+        let missing = Requirements::find_in(&[programs.path().to_owned()], &[plugins.path()]);
+        let said = missing.unwrap_err().to_string();
+        assert!(said.contains("busybox is not linked statically"), "{said}");
     }
 }

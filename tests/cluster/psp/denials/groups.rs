@@ -28,11 +28,11 @@ fn candidates(policies: &[Policy]) -> Vec<Candidate<'_>> {
         None,
         Some(Requesters {
             users: names(&[ALICE]),
-            groups: BTreeSet::new(),
+            ..Requesters::default()
         }),
         Some(Requesters {
-            users: BTreeSet::new(),
             groups: names(&["psp-nobody"]),
+            ..Requesters::default()
         }),
     ];
     policies
@@ -92,6 +92,34 @@ async fn a_pod_is_admitted_where_any_psp_that_was_usable_admits_it() {
         "PSPs' denials: of groups of 3 PSPs, {admitted} pods admitted and {denied} denied"
     ));
     assert!(admitted > 0 && denied > 0 && thanks_to_alice > 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_account_of_the_pods_own_namespace_counts_there_and_nowhere_else() {
+    let admin = Api::admin().await;
+    let maker = Api::administrator("system:serviceaccount:psp-own-a:maker").await;
+    let policy = psp(&json!({}));
+    let candidates = [Candidate {
+        policy: &policy,
+        requesters: Some(Requesters {
+            own_accounts: names(&["maker"]),
+            ..Requesters::default()
+        }),
+    }];
+    let own = InForce::put(&admin, "psp-own-a", &candidates).await;
+    let other = InForce::put(&admin, "psp-own-b", &candidates).await;
+    all_heeded(&admin, "psp-owns").await;
+    for (in_force, api, admits) in [
+        (&own, &maker, true),
+        (&own, &admin, false),
+        (&other, &maker, false),
+    ] {
+        let verdict = in_force.verdict(api, &plain()).await.unwrap();
+        assert_eq!(verdict.is_none(), admits, "{verdict:?}");
+        assert_eq!(in_force.warnings(&admin).await, Value::Null);
+    }
+    own.end(&admin).await;
+    other.end(&admin).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

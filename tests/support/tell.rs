@@ -4,8 +4,13 @@ use std::fs::{File, OpenOptions};
 use std::io::Write as _;
 use std::sync::{Mutex, OnceLock};
 
-/// Where the figures are found.
-const FILE: &str = concat!(env!("CARGO_TARGET_TMPDIR"), "/shown.txt");
+/// Where the figures of this test binary are found.
+const FILE: &str = concat!(
+    env!("CARGO_TARGET_TMPDIR"),
+    "/shown-",
+    env!("CARGO_CRATE_NAME"),
+    ".txt"
+);
 
 /// Tells a figure: on standard output, which is shown when a test fails or with `--nocapture`, and in a file
 /// of this run's.

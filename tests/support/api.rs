@@ -67,10 +67,12 @@ impl Api {
 
     /// As an administrator of that name, whom webhooks can tell from others.
     pub(crate) async fn administrator(name: &str) -> Self {
-        let text = shared()
-            .await
-            .kubeconfig_for(name, Some("system:masters"))
-            .unwrap();
+        Self::user(shared().await, name, "system:masters").await
+    }
+
+    /// As a user of that name, of one group.
+    pub(crate) async fn user(control_plane: &ControlPlane, name: &str, group: &str) -> Self {
+        let text = control_plane.kubeconfig_for(name, Some(group)).unwrap();
         let kubeconfig = Kubeconfig::from_yaml(&text).unwrap();
         let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
             .await
