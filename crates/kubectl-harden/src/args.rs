@@ -29,6 +29,7 @@ pub(crate) enum Command {
     Diff(DiffArgs),
     Explain(ExplainArgs),
     Lint(LintArgs),
+    Test(TestArgs),
     Convert(ConvertArgs),
     Completions(CompletionsArgs),
 }
@@ -180,6 +181,28 @@ pub(crate) enum ReportFormat {
     Text,
     /// For programs.
     Json,
+}
+
+/// Test policies: whether pods become what files say that they do.
+///
+/// Such a file is of kind PolicyTest: policies, manifests, and what their pods are to be. It is kept beside the
+/// policies in Git, in a folder of its own, and never applied to a cluster. What is not as expected is shown
+/// as a diff.
+#[derive(Debug, ClapArgs)]
+#[command(after_help = "Examples:
+  kubectl harden test tests/
+
+  # With a report for CI
+  kubectl harden test tests/ --junit report.xml")]
+pub(crate) struct TestArgs {
+    /// Tests: files, folders (their .yaml, .yml and .json files), or - for standard input. Other objects
+    /// in them are passed over.
+    #[arg(value_name = "DIR", required = true, value_hint = ValueHint::AnyPath)]
+    pub(crate) files: Vec<PathBuf>,
+
+    /// Also write what came of them into this file, as JUnit XML.
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) junit: Option<PathBuf>,
 }
 
 /// Convert PodSecurityPolicies into what takes their place.
@@ -357,6 +380,7 @@ impl Command {
             Self::Render(_)
             | Self::Explain(_)
             | Self::Lint(_)
+            | Self::Test(_)
             | Self::Convert(_)
             | Self::Completions(_) => 1,
         }

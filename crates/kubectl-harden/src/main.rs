@@ -7,6 +7,7 @@ mod diff;
 mod explain;
 mod lint;
 mod output;
+mod policy_test;
 mod replay;
 mod source;
 mod workload;

@@ -7,6 +7,7 @@ mod diff;
 mod explain;
 mod lint;
 mod render;
+mod test;
 
 use std::path::PathBuf;
 
@@ -20,6 +21,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<Report> {
         Command::Diff(args) => diff::run(&args),
         Command::Explain(args) => explain::run(&args),
         Command::Lint(args) => lint::run(&args),
+        Command::Test(args) => test::run(&args),
         Command::Convert(args) => convert::run(&args),
         Command::Completions(args) => completions::run(&args),
     }

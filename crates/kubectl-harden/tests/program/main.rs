@@ -9,4 +9,6 @@ mod convert;
 #[cfg(test)]
 mod explain;
 #[cfg(test)]
+mod junit;
+#[cfg(test)]
 mod streams;
