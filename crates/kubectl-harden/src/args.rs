@@ -32,6 +32,7 @@ pub(crate) enum Command {
     Test(TestArgs),
     Convert(ConvertArgs),
     Completions(CompletionsArgs),
+    Man(ManArgs),
 }
 
 /// Print manifests as their pods would be admitted.
@@ -317,6 +318,16 @@ pub(crate) struct CompletionsArgs {
     pub(crate) shell: Shell,
 }
 
+/// Write manual pages, one for each command.
+#[derive(Debug, ClapArgs)]
+#[command(after_help = "Examples:
+  kubectl-harden man /usr/local/share/man/man1")]
+pub(crate) struct ManArgs {
+    /// The folder to write them into.
+    #[arg(value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub(crate) folder: PathBuf,
+}
+
 /// Manifests, and what decides what becomes of them.
 #[derive(Debug, ClapArgs)]
 pub(crate) struct InputArgs {
@@ -382,7 +393,8 @@ impl Command {
             | Self::Lint(_)
             | Self::Test(_)
             | Self::Convert(_)
-            | Self::Completions(_) => 1,
+            | Self::Completions(_)
+            | Self::Man(_) => 1,
         }
     }
 }

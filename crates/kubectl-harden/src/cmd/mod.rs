@@ -6,6 +6,7 @@ mod convert;
 mod diff;
 mod explain;
 mod lint;
+mod man;
 mod render;
 mod test;
 
@@ -24,6 +25,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<Report> {
         Command::Test(args) => test::run(&args),
         Command::Convert(args) => convert::run(&args),
         Command::Completions(args) => completions::run(&args),
+        Command::Man(args) => man::run(&args),
     }
 }
 
