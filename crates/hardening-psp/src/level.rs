@@ -10,6 +10,9 @@
 use std::fmt;
 
 pub use pod_security_standards::Level;
+use pod_security_standards::{
+    BASELINE_CAPABILITIES, Version, baseline_se_linux_types, baseline_sysctls,
+};
 
 use crate::policy::{ANY, Policy, UserRule};
 use crate::psp::{APP_ARMOR_ALLOWED, SECCOMP_ALLOWED};
@@ -17,6 +20,8 @@ use crate::seccomp;
 
 /// The version of the levels that a PSP is held against: the last before hosts in probes were refused.
 pub const VERSION: &str = "v1.33";
+/// The same, for `pod-security-standards`.
+const STANDARDS: Version = Version::Minor(33);
 
 /// What a PSP leaves open, and a level refuses.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,48 +66,8 @@ impl fmt::Display for Obstacle {
 
 // === impl Policy ===
 
-/// Capabilities that "baseline" lets containers add.
-const BASELINE_CAPABILITIES: [&str; 13] = [
-    "AUDIT_WRITE",
-    "CHOWN",
-    "DAC_OVERRIDE",
-    "FOWNER",
-    "FSETID",
-    "KILL",
-    "MKNOD",
-    RESTRICTED_CAPABILITY,
-    "SETFCAP",
-    "SETGID",
-    "SETPCAP",
-    "SETUID",
-    "SYS_CHROOT",
-];
-
-/// The one that "restricted" does.
+/// The one capability that "restricted" lets containers add.
 const RESTRICTED_CAPABILITY: &str = "NET_BIND_SERVICE";
-
-const SE_LINUX_TYPES: [&str; 5] = [
-    "",
-    "container_t",
-    "container_init_t",
-    "container_kvm_t",
-    "container_engine_t",
-];
-
-const SYSCTLS: [&str; 12] = [
-    "kernel.shm_rmid_forced",
-    "net.ipv4.ip_local_port_range",
-    "net.ipv4.tcp_syncookies",
-    "net.ipv4.ping_group_range",
-    "net.ipv4.ip_unprivileged_port_start",
-    "net.ipv4.ip_local_reserved_ports",
-    "net.ipv4.tcp_keepalive_time",
-    "net.ipv4.tcp_fin_timeout",
-    "net.ipv4.tcp_keepalive_intvl",
-    "net.ipv4.tcp_keepalive_probes",
-    "net.ipv4.tcp_rmem",
-    "net.ipv4.tcp_wmem",
-];
 
 const HOST_PATH: &str = "hostPath";
 
@@ -156,7 +121,8 @@ impl Policy {
             }
         }
         let patterns = self.allowed_unsafe_sysctls.iter();
-        let others = patterns.filter(|pattern| !SYSCTLS.contains(&pattern.as_str()));
+        let known = baseline_sysctls(STANDARDS);
+        let others = patterns.filter(|pattern| !known.contains(&pattern.as_str()));
         found.names(Level::Baseline, "spec.allowedUnsafeSysctls", others);
         let mounts = self.proc_mounts.iter().filter(|mount| *mount != "Default");
         found.names(Level::Baseline, "spec.allowedProcMountTypes", mounts);
@@ -213,8 +179,9 @@ impl Policy {
             return;
         };
         let field = "spec.seLinux.seLinuxOptions";
-        if !SE_LINUX_TYPES.contains(&labels.type_.as_str()) {
-            found.baseline(format!("{field}.type"), format!("{} is set", labels.type_));
+        let type_ = labels.type_.as_str();
+        if !type_.is_empty() && !baseline_se_linux_types(STANDARDS).contains(&type_) {
+            found.baseline(format!("{field}.type"), format!("{type_} is set"));
         }
         for (name, label) in [("user", &labels.user), ("role", &labels.role)] {
             if !label.is_empty() {
@@ -277,6 +244,11 @@ impl Obstacles {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_version_is_the_same_for_labels_and_for_the_standards() {
+        assert_eq!(STANDARDS.to_string(), VERSION);
+    }
 
     #[test]
     fn a_policy_reaches_the_strictest_level_that_is_free_of_obstacles() {

@@ -12,6 +12,10 @@ mod pod;
 mod text;
 mod version;
 
+pub use checks::kernel::baseline_sysctls;
+pub use checks::privileges::BASELINE_CAPABILITIES;
+pub use checks::profiles::baseline_se_linux_types;
+
 pub use check::{CHECKS, Check, CheckId, Exemption};
 pub use evaluation::{Allowed, Evaluation, FieldViolation, Standing, Violation};
 pub use evaluation::{evaluate, standing};

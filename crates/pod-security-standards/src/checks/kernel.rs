@@ -23,8 +23,14 @@ const SAFE_SYSCTLS: [(&str, u64); 12] = [
     ("net.ipv4.tcp_wmem", 32),
 ];
 
+/// The sysctls that "baseline" lets pods set in that version.
+#[must_use]
+pub fn baseline_sysctls(version: Version) -> Vec<&'static str> {
+    version.known(&SAFE_SYSCTLS)
+}
+
 pub(crate) fn sysctls(pod: &Pod, version: Version) -> Option<Finding> {
-    let safe = version.known(&SAFE_SYSCTLS);
+    let safe = baseline_sysctls(version);
     let sysctls = pod.context().sysctls.iter().enumerate();
     let unsafe_ones: Vec<(usize, &str)> = sysctls
         .map(|(index, sysctl)| (index, sysctl.name.as_str()))

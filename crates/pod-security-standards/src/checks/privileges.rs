@@ -7,8 +7,8 @@ use crate::pod::Pod;
 use crate::text::quoted;
 use crate::version::Version;
 
-/// What containers have by default, but for NET_RAW.
-const DEFAULT_CAPABILITIES: [&str; 13] = [
+/// The capabilities that "baseline" lets containers add: what they have by default, but for NET_RAW.
+pub const BASELINE_CAPABILITIES: [&str; 13] = [
     "AUDIT_WRITE",
     "CHOWN",
     "DAC_OVERRIDE",
@@ -56,7 +56,7 @@ pub(crate) fn escalation(pod: &Pod, _: Version) -> Option<Finding> {
 }
 
 pub(crate) fn added_capabilities(pod: &Pod, _: Version) -> Option<Finding> {
-    let (detail, offenders) = adding_others_than(&DEFAULT_CAPABILITIES, pod)?;
+    let (detail, offenders) = adding_others_than(&BASELINE_CAPABILITIES, pod)?;
     Some(Finding {
         reason: "non-default capabilities",
         detail,

@@ -212,8 +212,14 @@ const SE_LINUX_TYPES: [(&str, u64); 4] = [
     ("container_engine_t", 31),
 ];
 
+/// The SELinux types that "baseline" lets pods and containers set in that version, besides none.
+#[must_use]
+pub fn baseline_se_linux_types(version: Version) -> Vec<&'static str> {
+    version.known(&SE_LINUX_TYPES)
+}
+
 pub(crate) fn se_linux(pod: &Pod, version: Version) -> Option<Finding> {
-    let types = version.known(&SE_LINUX_TYPES);
+    let types = baseline_se_linux_types(version);
     let (type_allowed, unset) = (Allowed::unset_or(&types), Allowed::unset_or(&[]));
     let mut bad_types = BTreeSet::new();
     let (mut sets_user, mut sets_role) = (false, false);
