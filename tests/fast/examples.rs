@@ -2,6 +2,9 @@
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
+use std::fs;
+use std::path::Path;
+use std::process::Command;
 
 use hardening_api::policy::Profile;
 use hardening_engine::{Fill, Plan, Pod, PolicySet, plan, pod_template};
@@ -17,7 +20,7 @@ use k8s_openapi::api::{
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
-use crate::support::{expect_file, files_below, none_wrong, root, text};
+use crate::support::{expect_file, files_below, none_wrong, program, root, text};
 
 /// What is tried together: the policies that stand beside each other, and each step or alternative.
 fn policy_sources() -> Vec<String> {
@@ -90,6 +93,54 @@ fn the_policies_do_to_the_workloads_what_is_expected() {
             .replace('/', "-");
         expect_file(&format!("tests/fast/expect/examples/{name}.txt"), &report);
     }
+}
+
+/// With the command that people test their own policies with.
+#[test]
+fn the_examples_own_tests_pass_and_each_of_them_can_fail() {
+    let run = |folder: &Path| {
+        let output = Command::new(program("kubectl-harden"))
+            .args(["test", folder.to_str().unwrap()])
+            .output()
+            .unwrap();
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        (text(output.stdout) + &text(output.stderr), output.status)
+    };
+    let (said, status) = run(&root().join("examples/tests"));
+    assert!(status.success(), "{said}");
+    let passed = said.lines().filter(|line| line.starts_with("ok ")).count();
+    assert!(passed > 3, "{said}");
+
+    // Beside a folder of policies that do nothing, every case fails but those that expect just that.
+    let copy = Path::new(env!("CARGO_TARGET_TMPDIR")).join("examples-tests");
+    fs::create_dir_all(copy.join("tests")).unwrap();
+    for file in files_below("examples/tests") {
+        let name = Path::new(&file).file_name().unwrap();
+        let test = text(&file).replace(
+            "../workloads",
+            root().join("examples/workloads").to_str().unwrap(),
+        );
+        let lines: Vec<&str> = test
+            .lines()
+            .map(|line| match line.starts_with("policies: ") {
+                true => "policies: [../nothing.yaml]",
+                false => line,
+            })
+            .collect();
+        fs::write(copy.join("tests").join(name), lines.join("\n")).unwrap();
+    }
+    let nothing = "apiVersion: podhardening.dev/v1alpha1\nkind: ClusterPodHardeningPolicy\n\
+        metadata: {name: nothing}\nspec: {serviceAccountNames: [nobody], pod: {hostUsers: false}}\n";
+    fs::write(copy.join("nothing.yaml"), nothing).unwrap();
+    let (said, status) = run(&copy.join("tests"));
+    assert_eq!(status.code(), Some(1), "{said}");
+    let expected = [
+        "in mode Audit nothing is filled in",
+        "an author who knew better keeps the user of one container",
+    ];
+    let held = said.lines().filter(|line| line.starts_with("ok "));
+    let held: Vec<&str> = held.map(|line| line.rsplit(": ").next().unwrap()).collect();
+    assert_eq!(held, expected, "{said}");
 }
 
 fn describe(plan: &Plan<'_>) -> String {

@@ -33,6 +33,7 @@ mod field;
 mod fill;
 mod guard;
 mod json;
+mod offer;
 mod patch;
 mod plan;
 mod pod;
@@ -47,6 +48,7 @@ mod token;
 
 pub use field::{FIELDS, Field, FieldRow, Shape};
 pub use guard::Guard;
+pub use offer::{Mismatch, Precedence};
 pub use plan::{Fill, Plan, Target, Withheld, plan};
 pub use pod::{InvalidPod, Pod};
 pub use policy::{InvalidPolicy, Policy, PolicyKey, PolicyRef};

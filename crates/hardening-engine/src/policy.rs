@@ -68,7 +68,7 @@ pub struct Policy {
     key: PolicyKey,
     mode: Mode,
     /// The order among policies, lowest first: tier, priority, name.
-    rank: (Order, Reverse<i32>),
+    pub(crate) rank: (Order, Reverse<i32>),
     pub(crate) pod_selector: Selector,
     pub(crate) namespace_selector: Selector,
     /// Empty: all.
@@ -81,7 +81,7 @@ pub struct Policy {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Order {
+pub(crate) enum Order {
     Admin,
     Namespace,
     Baseline,

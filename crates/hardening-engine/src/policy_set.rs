@@ -240,7 +240,6 @@ impl PolicySet {
         namespace: &'a str,
         pod: &Pod<'_>,
     ) -> Result<Matching<'a>, Unseen> {
-        let own_name = [(NAME_LABEL, namespace)];
         let labels = self.namespaces.get(namespace);
         if labels.is_none() && self.unknown == UnknownNamespaces::NotYetSeen {
             return Err(Unseen::Namespace);
@@ -266,16 +265,7 @@ impl PolicySet {
                 }
             }
         };
-        let label = |key: &str| match labels {
-            Some(labels) => labels
-                .iter()
-                .find(|(k, _)| &**k == key)
-                .map(|(_, value)| &**value),
-            None => own_name
-                .iter()
-                .find(|(k, _)| *k == key)
-                .map(|(_, value)| *value),
-        };
+        let label = self.namespace_label(namespace);
         if !self.by_label.is_empty() {
             match labels {
                 Some(labels) => labels
@@ -299,6 +289,21 @@ impl PolicySet {
         }
         matching.automount = self.automount(namespace, account, &matching)?;
         Ok(matching)
+    }
+
+    /// The labels of a namespace; one that is not known has its name as a label.
+    pub(crate) fn namespace_label<'a>(
+        &'a self,
+        namespace: &'a str,
+    ) -> impl Fn(&str) -> Option<&'a str> {
+        let labels = self.namespaces.get(namespace);
+        move |key| match labels {
+            Some(labels) => labels
+                .iter()
+                .find(|(k, _)| &**k == key)
+                .map(|(_, value)| &**value),
+            None => (key == NAME_LABEL).then_some(namespace),
+        }
     }
 
     fn labelled(&self, label: &(Arc<str>, Arc<str>)) -> &[Arc<Policy>] {

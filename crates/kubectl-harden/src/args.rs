@@ -20,7 +20,7 @@ use crate::audit::model::Level;
     bin_name = "kubectl harden",
     version,
     disable_help_subcommand = true,
-    after_help = "Exit codes: 0 all is well, 1 bad input, 2 wrong usage."
+    after_help = "Exit codes: 0 all is well, 1 bad input, 2 wrong usage. Those of diff are its own."
 )]
 pub(crate) struct Args {
     #[command(subcommand)]
@@ -30,11 +30,14 @@ pub(crate) struct Args {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     Render(RenderArgs),
+    Diff(DiffArgs),
     Explain(ExplainArgs),
     Audit(AuditArgs),
     Lint(LintArgs),
+    Test(TestArgs),
     Convert(ConvertArgs),
     Completions(CompletionsArgs),
+    Man(ManArgs),
 }
 
 /// Print manifests as their pods would be admitted.
@@ -56,28 +59,12 @@ pub(crate) enum Command {
   # As Helm's post-renderer
   helm template shop ./chart | kubectl harden render --policies policies/ | kubectl apply -f -")]
 pub(crate) struct RenderArgs {
-    /// Manifests: a file, a folder (its .yaml, .yml and .json files), or - for standard input. May be
-    /// given several times. Without it standard input is read, if it is not a terminal.
-    #[arg(short = 'f', long = "filename", value_name = "FILE", num_args = 1.., value_hint = ValueHint::AnyPath)]
-    pub(crate) files: Vec<PathBuf>,
-
     #[command(flatten)]
-    pub(crate) policies: PolicyArgs,
-
-    #[command(flatten)]
-    pub(crate) namespace: NamespaceArgs,
-
-    #[command(flatten)]
-    pub(crate) cluster: ClusterArgs,
+    pub(crate) input: InputArgs,
 
     /// What to print: the manifests, a diff of each object that changes, or the JSON Patch of each.
     #[arg(short, long, value_enum, value_name = "FORMAT", default_value_t = RenderFormat::Yaml)]
     pub(crate) output: RenderFormat,
-
-    /// Also tell, on standard error, of every default that a guard holds back, and of objects that no
-    /// policy is for. Without it: only of those that leave a pod below its policy.
-    #[arg(short, long)]
-    pub(crate) verbose: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -92,29 +79,68 @@ pub(crate) enum RenderFormat {
     Patch,
 }
 
-/// Show, field by field, what is set on a pod and who set it.
+/// Tell whether policies would change the pods of manifests.
 ///
-/// For a running pod, what its annotation podhardening.dev/filled records. For manifests, what would be
-/// filled in. And for each default that a guard held back, why.
+/// Prints a unified diff of each object whose pods would be admitted otherwise than they are written, and
+/// nothing where there is none. The exit code tells which, as that of kubectl diff does.
 #[derive(Debug, ClapArgs)]
 #[command(
-    override_usage = "kubectl harden explain [OPTIONS] <POD | -f FILE...>",
+    after_help = "Exit codes: 0 nothing would change, 1 something would, 2 bad input or wrong usage.
+
+Examples:
+  # Does Git hold what will run, with the policies that are in force in the cluster?
+  kubectl harden diff -f manifests/ -n shop
+
+  # What would a new policy change?
+  kubectl harden diff -f manifests/ --policies policies/"
+)]
+pub(crate) struct DiffArgs {
+    #[command(flatten)]
+    pub(crate) input: InputArgs,
+}
+
+/// Show, field by field, what is set on a pod, who set it, and which policies had another default.
+///
+/// For a running pod, what its annotations podhardening.dev/filled and podhardening.dev/withheld record,
+/// and what the policies of today say beyond that. For manifests, and for what makes pods in the cluster,
+/// what would be filled in. For each default that a guard held back, why; and for each policy that does
+/// not decide, what goes before it.
+#[derive(Debug, ClapArgs)]
+#[command(
+    override_usage = "kubectl harden explain [OPTIONS] <POD | TYPE/NAME | -f FILE...>",
     after_help = "Examples:
   # Who set what on a running pod?
   kubectl harden explain web-6d4cf56db6-xk2lp -n shop
+
+  # Who would set what on the pods of a Deployment in the cluster?
+  kubectl harden explain deploy/web -n shop
+
+  # Why is this one not set?
+  kubectl harden explain deploy/web --why runAsNonRoot
 
   # Who would set what?
   kubectl harden explain -f app.yaml --policies policies/"
 )]
 pub(crate) struct ExplainArgs {
-    /// The name of a running pod.
-    #[arg(value_name = "POD", required_unless_present = "files", conflicts_with_all = ["files", "policies"])]
-    pub(crate) pod: Option<String>,
+    /// The name of a running pod, or the type and name of a pod or of what makes pods: deploy/web, sts/db,
+    /// cronjobs/report, in kubectl's names and short names.
+    #[arg(
+        value_name = "POD",
+        required_unless_present = "files",
+        conflicts_with = "files"
+    )]
+    pub(crate) object: Option<String>,
 
     /// Manifests: a file, a folder (its .yaml, .yml and .json files), or - for standard input. May be
     /// given several times.
     #[arg(short = 'f', long = "filename", value_name = "FILE", num_args = 1.., value_hint = ValueHint::AnyPath)]
     pub(crate) files: Vec<PathBuf>,
+
+    /// Only this field, and all there is to say about it, the policies that are not for the pod included.
+    /// By name (runAsNonRoot), by path below the pod's spec or the container
+    /// (securityContext.runAsNonRoot), or by whole path (spec.containers[app].securityContext.privileged).
+    #[arg(long, value_name = "FIELD")]
+    pub(crate) why: Option<String>,
 
     #[command(flatten)]
     pub(crate) policies: PolicyArgs,
@@ -253,6 +279,28 @@ pub(crate) enum ReportFormat {
     Json,
 }
 
+/// Test policies: whether pods become what files say that they do.
+///
+/// Such a file is of kind PolicyTest: policies, manifests, and what their pods are to be. It is kept beside the
+/// policies in Git, in a folder of its own, and never applied to a cluster. What is not as expected is shown
+/// as a diff.
+#[derive(Debug, ClapArgs)]
+#[command(after_help = "Examples:
+  kubectl harden test tests/
+
+  # With a report for CI
+  kubectl harden test tests/ --junit report.xml")]
+pub(crate) struct TestArgs {
+    /// Tests: files, folders (their .yaml, .yml and .json files), or - for standard input. Other objects
+    /// in them are passed over.
+    #[arg(value_name = "DIR", required = true, value_hint = ValueHint::AnyPath)]
+    pub(crate) files: Vec<PathBuf>,
+
+    /// Also write what came of them into this file, as JUnit XML.
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) junit: Option<PathBuf>,
+}
+
 /// Convert PodSecurityPolicies into what takes their place.
 ///
 /// What they filled in becomes PodHardeningPolicies and ClusterPodHardeningPolicies; what they denied,
@@ -365,6 +413,39 @@ pub(crate) struct CompletionsArgs {
     pub(crate) shell: Shell,
 }
 
+/// Write manual pages, one for each command.
+#[derive(Debug, ClapArgs)]
+#[command(after_help = "Examples:
+  kubectl-harden man /usr/local/share/man/man1")]
+pub(crate) struct ManArgs {
+    /// The folder to write them into.
+    #[arg(value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub(crate) folder: PathBuf,
+}
+
+/// Manifests, and what decides what becomes of them.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct InputArgs {
+    /// Manifests: a file, a folder (its .yaml, .yml and .json files), or - for standard input. May be
+    /// given several times. Without it standard input is read, if it is not a terminal.
+    #[arg(short = 'f', long = "filename", value_name = "FILE", num_args = 1.., value_hint = ValueHint::AnyPath)]
+    pub(crate) files: Vec<PathBuf>,
+
+    #[command(flatten)]
+    pub(crate) policies: PolicyArgs,
+
+    #[command(flatten)]
+    pub(crate) namespace: NamespaceArgs,
+
+    #[command(flatten)]
+    pub(crate) cluster: ClusterArgs,
+
+    /// Also tell, on standard error, of every default that a guard holds back, and of objects that no
+    /// policy is for. Without it: only of those that leave a pod below its policy.
+    #[arg(short, long)]
+    pub(crate) verbose: bool,
+}
+
 #[derive(Debug, ClapArgs)]
 pub(crate) struct PolicyArgs {
     /// Policies: files, folders (their .yaml, .yml and .json files), or - for standard input. Namespace,
@@ -392,4 +473,24 @@ pub(crate) struct ClusterArgs {
     /// The kubeconfig file to use, in place of the one that $KUBECONFIG names, or ~/.kube/config.
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) kubeconfig: Option<PathBuf>,
+}
+
+// === impl Command ===
+
+impl Command {
+    /// The exit code for bad input.
+    pub(crate) fn failure(&self) -> u8 {
+        match self {
+            // 1 says that there is a difference.
+            Self::Diff(_) => 2,
+            Self::Render(_)
+            | Self::Explain(_)
+            | Self::Audit(_)
+            | Self::Lint(_)
+            | Self::Test(_)
+            | Self::Convert(_)
+            | Self::Completions(_)
+            | Self::Man(_) => 1,
+        }
+    }
 }

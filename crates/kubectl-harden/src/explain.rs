@@ -1,11 +1,15 @@
 //! Field by field: what is set on a pod, who set it, and what a guard held back. Every row of the table of
 //! fields, for the pod and for each of its containers.
 
+mod lost;
+
 use std::collections::BTreeMap;
 
 use hardening_api::policy::{ContainerKind, Profile};
-use hardening_engine::{FIELDS, FILLED, Field, FieldRow, Guard, Plan, WITHHELD};
+use hardening_engine::{FIELDS, FILLED, Field, FieldRow, Fill, Guard, Plan, WITHHELD};
 use serde_json::Value;
+
+pub(crate) use lost::{Because, Lost, Today};
 
 /// A field of a pod or of one of its containers.
 #[derive(Debug)]
@@ -21,7 +25,11 @@ pub(crate) struct Line {
     /// What guards held back.
     pub(crate) withheld: Vec<Withheld>,
     /// What policies in mode Audit would fill in.
-    pub(crate) audited: Vec<Audited>,
+    pub(crate) audited: Vec<Would>,
+    /// What policies would fill in if a running pod were created now.
+    pub(crate) missing: Vec<Would>,
+    /// The policies that have a default for it and do not decide.
+    pub(crate) lost: Vec<Lost>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,23 +57,65 @@ pub(crate) struct Withheld {
     pub(crate) reason: String,
 }
 
+/// What a policy would fill in.
 #[derive(Debug)]
-pub(crate) struct Audited {
+pub(crate) struct Would {
     pub(crate) policy: String,
     pub(crate) value: String,
 }
 
 impl Line {
+    /// Its path in the pod, as the engine writes it.
+    pub(crate) fn full_path(&self) -> String {
+        self.scope.full_path(self.path)
+    }
+
     /// Whether a policy supplied the value, or a part of it.
     pub(crate) fn is_set_by_policy(&self) -> bool {
         let is_policy = |set_by: &SetBy| matches!(set_by, SetBy::Policy { .. });
         self.set_by.iter().any(is_policy)
     }
+
+    /// Whether this is the field that someone asks for: by its name, its path below the pod's spec or the
+    /// container, or its whole path.
+    pub(crate) fn is(&self, asked: &str) -> bool {
+        let full = self.full_path();
+        [self.field.name(), self.path, &full].contains(&asked)
+            || (self.scope == Scope::Pod && full.strip_prefix("spec.") == Some(asked))
+    }
 }
 
-/// Explains a pod. `before` is the pod as it was read, `after` the same with what `plan` fills in; of a
-/// running pod both are what runs, and there is no plan.
-pub(crate) fn explain(before: &Value, after: &Value, plan: Option<&Plan<'_>>) -> Vec<Line> {
+/// Explains a pod that is still to be created. `before` is the pod as it was read, `after` the same with
+/// what the policies fill in.
+pub(crate) fn explain(before: &Value, after: &Value, today: &Today<'_, '_>) -> Vec<Line> {
+    let mut lines = explain_plan(before, after, Planned::Done(today.plan));
+    lost::tell(&mut lines, today);
+    lines
+}
+
+/// Explains a running pod, by what is recorded on it, and what the policies of today say, where they are
+/// known.
+pub(crate) fn explain_running(pod: &Value, today: Option<&Today<'_, '_>>) -> Vec<Line> {
+    let Some(today) = today else {
+        return explain_plan(pod, pod, Planned::Unknown);
+    };
+    let mut lines = explain_plan(pod, pod, Planned::Missing(today.plan));
+    lost::tell(&mut lines, today);
+    lines
+}
+
+/// What is planned for a pod.
+#[derive(Clone, Copy)]
+enum Planned<'p, 'a> {
+    /// It is done.
+    Done(&'p Plan<'a>),
+    /// It would be done if the pod were created now.
+    Missing(&'p Plan<'a>),
+    /// Nobody knows.
+    Unknown,
+}
+
+fn explain_plan(before: &Value, after: &Value, planned: Planned<'_, '_>) -> Vec<Line> {
     let records = Records::of(before);
     let mut scopes = vec![(Scope::Pod, "/spec".to_owned())];
     for (list, kind) in LISTS {
@@ -97,7 +147,7 @@ pub(crate) fn explain(before: &Value, after: &Value, plan: Option<&Plan<'_>>) ->
                     pointer,
                     path,
                 };
-                lines.push(place.line(row, before, after, plan, &records));
+                lines.push(place.line(row, before, after, planned, &records));
             }
         }
     }
@@ -124,10 +174,23 @@ impl Place<'_> {
         row: &FieldRow,
         before: &Value,
         after: &Value,
-        plan: Option<&Plan<'_>>,
+        planned: Planned<'_, '_>,
         records: &Records,
     ) -> Line {
         let full = self.full_path();
+        let (done, missing, plan) = match planned {
+            Planned::Done(plan) => (plan.fills.as_slice(), &[][..], Some(plan)),
+            Planned::Missing(plan) => (&[][..], plan.fills.as_slice(), Some(plan)),
+            Planned::Unknown => (&[][..], &[][..], None),
+        };
+        let here = |fills: &[Fill<'_>]| -> Vec<Would> {
+            let here = fills.iter().filter(|fill| fill.path() == full);
+            here.map(|fill| Would {
+                policy: fill.policy.to_string(),
+                value: fill.value_json(),
+            })
+            .collect()
+        };
         let value = self.value(row.field, after);
         let mut set_by = Vec::new();
         let recorded = records.filled.get(&full);
@@ -140,8 +203,7 @@ impl Place<'_> {
                 profile: None,
             });
         }
-        let fills = plan.map_or(&[][..], |plan| &plan.fills);
-        for fill in fills.iter().filter(|fill| fill.path() == full) {
+        for fill in done.iter().filter(|fill| fill.path() == full) {
             set_by.push(SetBy::Policy {
                 policy: fill.policy.to_string(),
                 profile: fill.profile,
@@ -159,51 +221,39 @@ impl Place<'_> {
             }
             (value, _) => (value, set_by),
         };
-        let mut withheld = records
-            .withheld
-            .get(&full)
-            .map(|held| held.iter().map(Held::explain).collect());
         let planned = plan.map_or(&[][..], |plan| &plan.withheld);
-        let audited = plan.map_or(&[][..], |plan| &plan.audited);
-        withheld.get_or_insert_with(Vec::new).extend(
-            planned
-                .iter()
-                .filter(|held| held.path() == full)
-                .map(|held| Withheld {
-                    policy: Some(held.policy.to_string()),
-                    guard: held.guard.name(),
-                    reason: held.reason().into_owned(),
-                }),
-        );
-        let audited = audited.iter().filter(|fill| fill.path() == full);
+        let planned = planned.iter().filter(|held| held.path() == full);
+        let mut withheld: Vec<Withheld> = planned
+            .map(|held| Withheld {
+                policy: Some(held.policy.to_string()),
+                guard: held.guard.name(),
+                reason: held.reason().into_owned(),
+            })
+            .collect();
+        // What is recorded, but where the policies of today say the same, with the policy's name.
+        let recorded = records.withheld.get(&full).into_iter().flatten();
+        for held in recorded.map(Held::explain) {
+            let told = |told: &Withheld| (told.guard, &told.reason) == (held.guard, &held.reason);
+            if !withheld.iter().any(told) {
+                withheld.push(held);
+            }
+        }
         Line {
             scope: self.scope.clone(),
             field: row.field,
             path: self.path,
             value,
             set_by,
-            withheld: withheld.unwrap_or_default(),
-            audited: audited
-                .map(|fill| Audited {
-                    policy: fill.policy.to_string(),
-                    value: fill.value_json(),
-                })
-                .collect(),
+            withheld,
+            audited: here(plan.map_or(&[], |plan| &plan.audited)),
+            missing: here(missing),
+            lost: Vec::new(),
         }
     }
 
     /// The field's path as the engine writes it.
     fn full_path(&self) -> String {
-        match self.scope {
-            Scope::Pod => format!("spec.{}", self.path),
-            Scope::Container { kind, name } => {
-                let list = LISTS
-                    .iter()
-                    .find(|(_, listed)| listed == kind)
-                    .map_or("", |(list, _)| list);
-                format!("spec.{list}[{name}].{}", self.path)
-            }
-        }
+        self.scope.full_path(self.path)
     }
 
     fn value(&self, field: Field, pod: &Value) -> Option<Value> {
@@ -230,6 +280,22 @@ impl Place<'_> {
             .filter_map(|mount| mount.get("mountPath").cloned())
             .collect();
         (!paths.is_empty()).then_some(Value::Array(paths))
+    }
+}
+
+impl Scope {
+    /// The path of a field in here, as the engine writes it.
+    fn full_path(&self, path: &str) -> String {
+        match self {
+            Self::Pod => format!("spec.{path}"),
+            Self::Container { kind, name } => {
+                let list = LISTS
+                    .iter()
+                    .find(|(_, listed)| listed == kind)
+                    .map_or("", |(list, _)| list);
+                format!("spec.{list}[{name}].{path}")
+            }
+        }
     }
 }
 

@@ -8,6 +8,7 @@ mod diff;
 mod explain;
 mod lint;
 mod output;
+mod policy_test;
 mod replay;
 mod source;
 mod workload;
@@ -18,5 +19,7 @@ use std::process::ExitCode;
 use clap::Parser as _;
 
 fn main() -> ExitCode {
-    output::finish(cmd::run(args::Args::parse()))
+    let args = args::Args::parse();
+    let failure = args.command.failure();
+    output::finish(cmd::run(args), failure)
 }

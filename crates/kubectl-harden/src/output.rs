@@ -19,7 +19,7 @@ pub(crate) struct Report {
     pub(crate) coloured: bool,
     /// For standard error, line by line.
     pub(crate) stderr: Vec<String>,
-    /// Whether the input was bad.
+    /// Whether the exit code is to be 1: bad input, or what the command was asked to tell of.
     pub(crate) failed: bool,
 }
 
@@ -44,8 +44,8 @@ pub(crate) struct Usage(pub(crate) &'static str);
 #[error("{}", .0.join("; "))]
 pub(crate) struct Problems(pub(crate) Vec<String>);
 
-/// Prints what a command says, and how it went.
-pub(crate) fn finish(result: anyhow::Result<Report>) -> ExitCode {
+/// Prints what a command says, and how it went. `failure` is the exit code for bad input.
+pub(crate) fn finish(result: anyhow::Result<Report>, failure: u8) -> ExitCode {
     let report = match result {
         Ok(report) => report,
         Err(error) => {
@@ -56,7 +56,7 @@ pub(crate) fn finish(result: anyhow::Result<Report>) -> ExitCode {
             for line in lines {
                 say(&format!("error: {line}"));
             }
-            return ExitCode::from(if error.is::<Usage>() { 2 } else { 1 });
+            return ExitCode::from(if error.is::<Usage>() { 2 } else { failure });
         }
     };
     for line in &report.stderr {
@@ -73,7 +73,7 @@ pub(crate) fn finish(result: anyhow::Result<Report>) -> ExitCode {
         Ok(()) => ExitCode::FAILURE,
         Err(error) => {
             say(&format!("error: cannot write to standard output: {error}"));
-            ExitCode::FAILURE
+            ExitCode::from(failure)
         }
     }
 }

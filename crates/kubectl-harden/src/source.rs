@@ -5,6 +5,7 @@
 //! policies that can matter to the pods at hand, those pods' namespaces, and, only where a policy needs
 //! them, their service accounts and the RuntimeClasses.
 
+mod named;
 mod pages;
 
 use std::collections::BTreeSet;
@@ -196,23 +197,6 @@ impl Cluster {
 
     pub(crate) fn namespace(&self) -> &str {
         &self.namespace
-    }
-
-    /// A running pod.
-    pub(crate) fn pod(&self, namespace: &str, name: &str) -> anyhow::Result<Manifest> {
-        let path = format!(
-            "/api/v1/namespaces/{}/pods/{}",
-            segment(namespace)?,
-            segment(name)?
-        );
-        let pod = self
-            .runtime
-            .block_on(self.get(&path, &format!("get pod {namespace}/{name}")))?;
-        let value = pod.with_context(|| format!("there is no pod {namespace}/{name}"))?;
-        Ok(Manifest {
-            source: self.source(),
-            value,
-        })
     }
 
     /// A namespace, if there is one.

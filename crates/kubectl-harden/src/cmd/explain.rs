@@ -1,6 +1,6 @@
 //! `kubectl harden explain`.
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use comfy_table::{ContentArrangement, Table, presets};
 use hardening_api::policy::{ContainerKind, Profile};
 use hardening_engine::{Policy, plan};
@@ -9,22 +9,43 @@ use serde_json::{Value, json};
 
 use super::read_stdin_once;
 use crate::args::{ExplainArgs, ReportFormat};
-use crate::explain::{Line, Scope, SetBy, explain, kubernetes_default};
+use crate::explain::{
+    Because, Line, Lost, Scope, SetBy, Today, Would, explain, explain_running, kubernetes_default,
+};
 use crate::output::{Report, one_line};
-use crate::source::{Cluster, Policies};
+use crate::source::{Cluster, Known, Policies};
 use crate::workload::{Workload, workloads};
 
 pub(crate) fn run(args: &ExplainArgs) -> anyhow::Result<Report> {
     let mut report = Report::default();
-    let explained = match &args.pod {
-        Some(name) => running(args, name)?,
+    let mut explained = match &args.object {
+        Some(name) => in_cluster(args, name, &mut report.stderr)?,
         None => given(args, &mut report.stderr)?,
     };
-    report.stdout = match args.output {
-        ReportFormat::Text => as_text(&explained),
-        ReportFormat::Json => as_json(&explained)?,
+    if let Some(field) = &args.why {
+        keep_only(field, &mut explained)?;
+    }
+    report.stdout = match (args.output, &args.why) {
+        (ReportFormat::Text, None) => as_text(&explained, table),
+        (ReportFormat::Text, Some(_)) => as_text(&explained, blocks),
+        (ReportFormat::Json, _) => as_json(&explained)?,
     };
     Ok(report)
+}
+
+fn keep_only(field: &str, explained: &mut [Explained]) -> anyhow::Result<()> {
+    let found = explained
+        .iter()
+        .any(|explained| explained.lines.iter().any(|line| line.is(field)));
+    if !found && !explained.is_empty() {
+        bail!(
+            "--why: there is no field {field} that a policy can give a default for in these pods"
+        );
+    }
+    for explained in explained {
+        explained.lines.retain(|line| line.is(field));
+    }
+    Ok(())
 }
 
 /// A pod, or what makes pods, with its lines.
@@ -34,30 +55,46 @@ struct Explained {
     kind: String,
     namespace: String,
     name: String,
-    /// The policies for it, in order; not known of a running pod.
+    /// The policies for it, in order; `None` where they are not known.
     policies: Option<Vec<String>>,
     lines: Vec<Line>,
 }
 
-/// A pod that runs, by what is recorded on it.
-fn running(args: &ExplainArgs, name: &str) -> anyhow::Result<Vec<Explained>> {
+/// What is in the cluster: a pod that runs, by what is recorded on it, or what makes pods.
+fn in_cluster(
+    args: &ExplainArgs,
+    name: &str,
+    notes: &mut Vec<String>,
+) -> anyhow::Result<Vec<Explained>> {
     let cluster = Cluster::open(&args.cluster)?;
     let namespace = args
         .namespace
         .namespace
         .as_deref()
-        .unwrap_or_else(|| cluster.namespace());
-    // As kubectl prints it: pod/web.
-    let name = name
-        .strip_prefix("pod/")
-        .or_else(|| name.strip_prefix("pods/"))
-        .unwrap_or(name);
-    let manifest = cluster.pod(namespace, name)?;
-    let found = workloads(std::slice::from_ref(&manifest), namespace);
-    let explained = found
-        .iter()
-        .map(|workload| Explained::new(workload, None, explain(workload.pod, workload.pod, None)));
-    Ok(explained.collect())
+        .unwrap_or_else(|| cluster.namespace())
+        .to_owned();
+    let manifests = [cluster.named(&namespace, name)?];
+    let policies = match args.policies.policies.as_slice() {
+        [] => Policies::Cluster(cluster),
+        _ => Policies::open(&args.policies, &args.cluster)?,
+    };
+    let found = workloads(&manifests, &namespace);
+    let is_running = found.iter().any(|workload| workload.pointer.is_empty());
+    match policies.for_workloads(&found, &manifests, &namespace) {
+        Ok(known) => with_policies(&found, known, is_running, notes),
+        // What is recorded on the pod is there to be seen all the same.
+        Err(error) if is_running => {
+            notes.push(format!(
+                "warning: only what is recorded on the pod is shown, for the policies are not known: {error:#}"
+            ));
+            let lines = |workload: &Workload<'_>| explain_running(workload.pod, None);
+            let partial = found
+                .iter()
+                .map(|workload| Explained::new(workload, None, lines(workload)));
+            Ok(partial.collect())
+        }
+        Err(error) => Err(error),
+    }
 }
 
 /// The workloads in manifests, by what policies would fill in.
@@ -77,24 +114,41 @@ fn given(args: &ExplainArgs, notes: &mut Vec<String>) -> anyhow::Result<Vec<Expl
         );
     }
     let known = policies.for_workloads(&found, &manifests, namespace)?;
+    with_policies(&found, known, false, notes)
+}
+
+fn with_policies(
+    found: &[Workload<'_>],
+    known: Known,
+    is_running: bool,
+    notes: &mut Vec<String>,
+) -> anyhow::Result<Vec<Explained>> {
     notes.extend(known.warnings);
     let mut explained = Vec::new();
-    for workload in &found {
+    for workload in found {
         let pod = workload.pod()?;
         let matching = workload.matching(&known.set, &pod)?;
         let plan = plan(&matching, &pod);
-        let mut after = workload.pod.clone();
-        json_patch::patch(&mut after, &plan.to_patch()).with_context(|| workload.title())?;
         let policies = matching
             .policies()
             .map(Policy::reference)
             .map(ToString::to_string)
             .collect();
-        explained.push(Explained::new(
-            workload,
-            Some(policies),
-            explain(workload.pod, &after, Some(&plan)),
-        ));
+        let today = Today {
+            set: &known.set,
+            matching: &matching,
+            plan: &plan,
+            pod: &pod,
+            namespace: &workload.namespace,
+        };
+        let lines = if is_running {
+            explain_running(workload.pod, Some(&today))
+        } else {
+            let mut after = workload.pod.clone();
+            json_patch::patch(&mut after, &plan.to_patch()).with_context(|| workload.title())?;
+            explain(workload.pod, &after, &today)
+        };
+        explained.push(Explained::new(workload, Some(policies), lines));
     }
     Ok(explained)
 }
@@ -120,21 +174,23 @@ impl Explained {
 const COMPATIBILITY: &str =
     "\nWhat each default can stop, and what to set instead: docs/compatibility.md\n";
 
-fn as_text(explained: &[Explained]) -> String {
-    let tables: Vec<String> = explained.iter().map(table).collect();
+fn as_text(explained: &[Explained], body: fn(&[Line]) -> String) -> String {
+    let texts: Vec<String> = explained
+        .iter()
+        .map(|explained| heading(explained) + &body(&explained.lines))
+        .collect();
     let mut lines = explained.iter().flat_map(|explained| &explained.lines);
     let has_defaults = lines.any(Line::is_set_by_policy);
-    tables.join("\n") + if has_defaults { COMPATIBILITY } else { "" }
+    texts.join("\n") + if has_defaults { COMPATIBILITY } else { "" }
 }
 
-fn table(explained: &Explained) -> String {
+fn heading(explained: &Explained) -> String {
     let Explained {
         source,
         kind,
         namespace,
         name,
         policies,
-        lines,
         ..
     } = explained;
     let mut text = one_line(&format!("{kind} {namespace}/{name} ({source})")) + "\n";
@@ -145,6 +201,26 @@ fn table(explained: &Explained) -> String {
         }
         None => {}
     }
+    text
+}
+
+/// One field after the other, with all that is to say about it.
+fn blocks(lines: &[Line]) -> String {
+    let mut text = String::new();
+    for line in lines {
+        let value = line.value.as_ref().map_or_else(|| "-".to_owned(), plain);
+        let scope = title(&line.scope);
+        text += &one_line(&format!("{scope}: {}: {value}", line.path));
+        text += "\n";
+        let who = said(line).into_iter().chain(line.lost.iter().map(beaten));
+        for said in who {
+            text += &format!("  {}\n", one_line(&said));
+        }
+    }
+    text
+}
+
+fn table(lines: &[Line]) -> String {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
     match terminal_size::terminal_size() {
@@ -171,7 +247,7 @@ fn table(explained: &Explained) -> String {
     for column in table.column_iter_mut() {
         column.set_padding((0, 2));
     }
-    text + &table.trim_fmt() + "\n"
+    table.trim_fmt() + "\n"
 }
 
 fn title(scope: &Scope) -> String {
@@ -199,7 +275,28 @@ fn plain(value: &Value) -> String {
         .map_or_else(|| value.to_string(), str::to_owned)
 }
 
+/// What a cell of the table says: no word of policies that are not for the pod.
 fn who(line: &Line) -> String {
+    let lost = line.lost.iter();
+    let lost = lost.filter(|lost| lost.because != Because::NotForPod);
+    let said = said(line).into_iter().chain(lost.map(beaten));
+    said.map(|said| one_line(&said))
+        .collect::<Vec<_>>()
+        .join("\n")
+}
+
+fn beaten(lost: &Lost) -> String {
+    let Lost {
+        policy,
+        value,
+        because: _,
+        reason,
+    } = lost;
+    format!("not {policy} ({value}): {reason}")
+}
+
+/// Who set a field, who would set it, and what was held back.
+fn said(line: &Line) -> Vec<String> {
     let mut said: Vec<String> = line
         .set_by
         .iter()
@@ -232,6 +329,12 @@ fn who(line: &Line) -> String {
             audited.policy, audited.value
         ));
     }
+    for missing in &line.missing {
+        said.push(format!(
+            "{} would set {} if the pod were created now",
+            missing.policy, missing.value
+        ));
+    }
     for held in &line.withheld {
         let policy = held
             .policy
@@ -243,10 +346,7 @@ fn who(line: &Line) -> String {
             held.guard, held.reason
         ));
     }
-    said.iter()
-        .map(|line| one_line(line))
-        .collect::<Vec<_>>()
-        .join("\n")
+    said
 }
 
 fn profile_name(profile: Profile) -> &'static str {
@@ -320,9 +420,32 @@ fn field(line: &Line) -> Value {
             "guard": held.guard,
             "reason": held.reason,
         })).collect::<Vec<_>>(),
-        "audited": line.audited.iter().map(|audited| json!({
-            "policy": audited.policy,
-            "value": serde_json::from_str(&audited.value).unwrap_or(Value::Null),
+        "audited": line.audited.iter().map(would).collect::<Vec<_>>(),
+        "missing": line.missing.iter().map(would).collect::<Vec<_>>(),
+        "lost": line.lost.iter().map(|lost| json!({
+            "policy": lost.policy,
+            "value": parsed(&lost.value),
+            "because": because(lost.because),
+            "reason": lost.reason,
         })).collect::<Vec<_>>(),
     })
+}
+
+fn would(would: &Would) -> Value {
+    json!({"policy": would.policy, "value": parsed(&would.value)})
+}
+
+fn parsed(json: &str) -> Value {
+    serde_json::from_str(json).unwrap_or(Value::Null)
+}
+
+fn because(because: Because) -> &'static str {
+    match because {
+        Because::Author => "author",
+        Because::Policy => "policy",
+        Because::Present => "present",
+        Because::Guard => "guard",
+        Because::NotNeeded => "notNeeded",
+        Because::NotForPod => "notForPod",
+    }
 }

@@ -4,9 +4,12 @@
 mod audit;
 mod completions;
 mod convert;
+mod diff;
 mod explain;
 mod lint;
+mod man;
 mod render;
+mod test;
 
 use std::path::PathBuf;
 
@@ -17,11 +20,14 @@ use crate::output::{Report, Usage};
 pub(crate) fn run(args: Args) -> anyhow::Result<Report> {
     match args.command {
         Command::Render(args) => render::run(&args),
+        Command::Diff(args) => diff::run(&args),
         Command::Explain(args) => explain::run(&args),
         Command::Audit(args) => audit::run(&args),
         Command::Lint(args) => lint::run(&args),
+        Command::Test(args) => test::run(&args),
         Command::Convert(args) => convert::run(&args),
         Command::Completions(args) => completions::run(&args),
+        Command::Man(args) => man::run(&args),
     }
 }
 

@@ -12,7 +12,7 @@ use json_patch::Patch;
 use serde_json::{Value, json};
 
 use super::read_stdin_once;
-use crate::args::{RenderArgs, RenderFormat};
+use crate::args::{InputArgs, RenderArgs, RenderFormat};
 use crate::diff;
 use crate::output::{Report, Usage};
 use crate::source::Policies;
@@ -20,6 +20,11 @@ use crate::workload::{Workload, workloads};
 use crate::yaml::{self, Node};
 
 pub(crate) fn run(args: &RenderArgs) -> anyhow::Result<Report> {
+    render_as(args.output, &args.input)
+}
+
+/// Renders manifests in one of the formats.
+pub(super) fn render_as(format: RenderFormat, args: &InputArgs) -> anyhow::Result<Report> {
     let files = read_files(&inputs(args)?)?;
     let manifests: Vec<Manifest> = documents(&files)
         .map(|(_, document)| document.manifest.clone())
@@ -61,13 +66,13 @@ pub(crate) fn run(args: &RenderArgs) -> anyhow::Result<Report> {
             &mut report.stderr,
         )?);
     }
-    report.stdout = match args.output {
+    report.stdout = match format {
         RenderFormat::Yaml => as_yaml(&files, &rendered, &mut report.stderr),
         RenderFormat::Json => as_json(&rendered),
         RenderFormat::Diff => as_diff(&rendered),
         RenderFormat::Patch => as_patches(&rendered)?,
     };
-    report.coloured = args.output == RenderFormat::Diff;
+    report.coloured = format == RenderFormat::Diff;
     Ok(report)
 }
 
@@ -82,7 +87,7 @@ fn any_policy(workloads: &[Workload<'_>], set: &PolicySet) -> anyhow::Result<boo
 }
 
 /// The files to read. Helm, for one, gives a post-renderer nothing but standard input.
-fn inputs(args: &RenderArgs) -> anyhow::Result<Vec<PathBuf>> {
+fn inputs(args: &InputArgs) -> anyhow::Result<Vec<PathBuf>> {
     let files = match args.files.as_slice() {
         [] if io::stdin().is_terminal() => {
             return Err(Usage("give manifests with -f FILE, or on standard input").into());

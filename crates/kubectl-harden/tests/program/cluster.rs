@@ -448,43 +448,118 @@ fn who_could_use_a_psp_is_asked_of_the_cluster() {
     );
 }
 
-#[test]
-fn a_running_pod_is_explained_by_what_is_recorded_on_it() {
-    let record = json!({"shop/p@4": ["spec.securityContext.runAsUser"]}).to_string();
-    let pod = json!({
+/// The lines of an explanation for a field, without the field and what lines it up.
+fn said_of(stdout: &str, field: &str) -> Vec<String> {
+    let of_field = stdout
+        .lines()
+        .map(|line| line.split_whitespace().collect::<Vec<_>>())
+        .filter(|words| words.first() == Some(&field));
+    of_field.map(|words| words[1..].join(" ")).collect()
+}
+
+fn running_pod() -> Value {
+    let filled = json!({"shop/p@3": ["spec.securityContext.runAsUser"]}).to_string();
+    let withheld = json!({"runs-as-root": ["spec.securityContext.runAsNonRoot"]}).to_string();
+    json!({
         "kind": "Pod", "apiVersion": "v1",
-        "metadata": {"name": "web", "namespace": "shop", "annotations": {"podhardening.dev/filled": record}},
+        "metadata": {"name": "web", "namespace": "shop", "annotations": {
+            "podhardening.dev/filled": filled, "podhardening.dev/withheld": withheld}},
         "spec": {
             "securityContext": {"runAsUser": 10001},
-            "containers": [{"name": "app", "securityContext": {"privileged": false}}],
+            "containers": [{"name": "app", "securityContext": {"privileged": false, "runAsUser": 0}}],
         },
-    });
-    let cluster = Cluster::new(&[(POD, 200, pod)]);
+    })
+}
+
+#[test]
+fn a_running_pod_is_explained_by_what_is_recorded_on_it_and_by_the_policies_of_today() {
+    let ids = json!({"runAsUser": 10001, "runAsNonRoot": true});
+    let cluster = Cluster::new(&[
+        (POD, 200, running_pod()),
+        cluster_policies(&[cluster_policy(
+            &json!({"pod": {"securityContext": {"runAsUser": 9}, "shareProcessNamespace": false}}),
+        )]),
+        own_policies(&[policy(&json!({"pod": {"securityContext": ids}}))]),
+        namespace(),
+    ]);
+    let asked = [POD, POLICIES, OWN_POLICIES, NAMESPACE];
     for name in ["web", "pod/web"] {
         let (stdout, stderr, code) = cluster.run(&format!("explain {name}"));
-        let line = |field: &str| {
-            let of_field = stdout
-                .lines()
-                .filter(|line| line.split_whitespace().next() == Some(field));
-            of_field
-                .map(|line| {
-                    line.split_whitespace()
-                        .skip(1)
-                        .collect::<Vec<_>>()
-                        .join(" ")
-                })
-                .collect::<Vec<_>>()
-        };
-        assert_eq!(
-            line("securityContext.runAsUser"),
-            ["10001 shop/p@4", "10001 the pod"]
-        );
-        assert_eq!(line("securityContext.privileged"), ["false author"]);
-        assert_eq!(line("hostUsers"), ["- nobody; Kubernetes' default: true"]);
-        assert!(stdout.starts_with("Pod shop/web (CLUSTER)\n"), "{stdout}");
         assert_eq!((stderr.as_str(), code), ("", Some(0)));
+        let heading = "Pod shop/web (CLUSTER)\nPolicies, in order: shop/p@4, c@9\n";
+        assert!(stdout.starts_with(heading), "{stdout}");
+        assert_eq!(
+            said_of(&stdout, "securityContext.runAsUser"),
+            ["10001 shop/p@3", "0 author"]
+        );
+        assert_eq!(
+            said_of(&stdout, "securityContext.privileged"),
+            ["false author"]
+        );
+        for told in [
+            "not c@9 (9): shop/p@3 goes before it: tier Admin goes first, then the policies of the namespace, then tier Baseline",
+            "not c@9 (9): the author's value stays",
+            "withheld from shop/p@4 (runs-as-root)",
+            "c@9 would set false if the pod were created now",
+        ] {
+            assert!(stdout.contains(told), "{told}: {stdout}");
+        }
     }
-    assert_eq!(cluster.asked(), [POD, POD]);
+    assert_eq!(cluster.asked(), [asked, asked].concat());
+}
+
+#[test]
+fn a_running_pod_tells_what_is_recorded_on_it_to_those_who_may_not_see_policies() {
+    let denied = status(403, "Forbidden", "no");
+    let cluster = Cluster::new(&[(POD, 200, running_pod()), (POLICIES, 403, denied)]);
+    let (stdout, stderr, code) = cluster.run("explain web");
+    assert_eq!(
+        stderr,
+        "warning: only what is recorded on the pod is shown, for the policies are not known: CLUSTER: cannot list ClusterPodHardeningPolicy objects: no\n"
+    );
+    assert_eq!(
+        said_of(&stdout, "securityContext.runAsUser"),
+        ["10001 shop/p@3", "0 author"]
+    );
+    assert_eq!(
+        said_of(&stdout, "hostUsers"),
+        ["- nobody; Kubernetes' default: true"]
+    );
+    assert!(stdout.contains("withheld (runs-as-root)"), "{stdout}");
+    assert_eq!(code, Some(0));
+}
+
+#[test]
+fn what_makes_pods_is_named_as_kubectl_has_it() {
+    let path = "/apis/apps/v1/namespaces/shop/deployments/web";
+    // Of a single object the API server says its kind; of a list's items it does not.
+    let deployment = json!({"metadata": {"name": "web", "namespace": "shop"},
+        "spec": {"template": {"spec": {"containers": [{"name": "app"}]}}}});
+    let answers = [
+        (path, 200, deployment),
+        cluster_policies(&[]),
+        own_policies(&[policy(&json!({"pod": {"hostUsers": false}}))]),
+        namespace(),
+    ];
+    for name in ["deploy/web", "deployments.apps/web", "Deployment/web"] {
+        let cluster = Cluster::new(&answers);
+        let (stdout, stderr, code) = cluster.run(&format!("explain {name} --why hostUsers"));
+        assert_eq!((stderr.as_str(), code), ("", Some(0)));
+        let expected = "Deployment shop/web (CLUSTER)\nPolicies, in order: shop/p@4\npod: hostUsers: false\n  shop/p@4\n\n";
+        assert!(stdout.starts_with(expected), "{stdout}");
+        assert_eq!(cluster.asked(), [path, POLICIES, OWN_POLICIES, NAMESPACE]);
+    }
+
+    // Nothing is recorded on what makes pods, so that without the policies there is nothing to see.
+    let denied = status(403, "Forbidden", "no");
+    let mut answers = answers.to_vec();
+    answers.push((POLICIES, 403, denied));
+    let (stdout, stderr, code) = Cluster::new(&answers).run("explain deploy/web");
+    let message = "error: CLUSTER: cannot list ClusterPodHardeningPolicy objects: no\n";
+    assert_eq!(
+        (stdout.as_str(), stderr.as_str(), code),
+        ("", message, Some(1))
+    );
 }
 
 #[test]
@@ -493,6 +568,11 @@ fn a_pod_that_is_not_there_is_an_error() {
     for (command, message) in [
         ("explain web", "there is no pod shop/web"),
         ("explain web -n bank", "there is no pod bank/web"),
+        ("explain deploy/web", "there is no deployment shop/web"),
+        (
+            "explain svc/web",
+            "\"svc\" is none of the types that make pods: pods, deployments, replicasets, statefulsets, daemonsets, cronjobs, jobs, replicationcontrollers, podtemplates",
+        ),
         (
             "explain ../secrets/web",
             "\"../secrets/web\" is no name of a Kubernetes object",
@@ -504,5 +584,9 @@ fn a_pod_that_is_not_there_is_an_error() {
             ("", format!("error: {message}\n"), Some(1))
         );
     }
-    assert_eq!(cluster.asked(), [POD, "/api/v1/namespaces/bank/pods/web"]);
+    let deployment = "/apis/apps/v1/namespaces/shop/deployments/web";
+    assert_eq!(
+        cluster.asked(),
+        [POD, "/api/v1/namespaces/bank/pods/web", deployment]
+    );
 }

@@ -9,4 +9,8 @@ mod cluster;
 #[cfg(test)]
 mod convert;
 #[cfg(test)]
+mod explain;
+#[cfg(test)]
+mod junit;
+#[cfg(test)]
 mod streams;

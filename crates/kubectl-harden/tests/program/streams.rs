@@ -292,3 +292,43 @@ fn the_version_is_the_packages() {
     let version = format!("kubectl-harden {}\n", env!("CARGO_PKG_VERSION"));
     assert_eq!(String::from_utf8(output.stdout).unwrap(), version);
 }
+
+#[test]
+fn every_command_gets_its_manual_page() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path().join("share/man1");
+    let run = |arguments: &[&str]| {
+        let output = Command::cargo_bin("kubectl-harden")
+            .unwrap()
+            .args(arguments)
+            .output()
+            .unwrap();
+        assert_eq!(output.status.code(), Some(0), "{arguments:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    assert_eq!(run(&["man", folder.to_str().unwrap()]), "");
+    let help = run(&["--help"]);
+    let commands = help.split("Commands:\n").nth(1).unwrap();
+    let commands = commands.lines().take_while(|line| !line.is_empty());
+    let commands = commands.filter_map(|line| line.strip_prefix("  ")?.split(' ').next());
+    let commands: Vec<&str> = commands.filter(|command| !command.is_empty()).collect();
+    assert!(commands.contains(&"render"), "{commands:?}");
+    for command in commands {
+        let page = fs::read_to_string(folder.join(format!("kubectl-harden-{command}.1"))).unwrap();
+        assert!(page.contains(".TH"), "{page}");
+        // The flags of the command, as roff writes them.
+        for flag in run(&[command, "--help"]).split_whitespace() {
+            if let Some(flag) = flag
+                .strip_prefix("--")
+                .filter(|flag| flag.chars().all(|c| c.is_ascii_lowercase()))
+            {
+                assert!(
+                    page.contains(&format!("\\-\\-{flag}")),
+                    "{command} --{flag}"
+                );
+            }
+        }
+    }
+    let page = fs::read_to_string(folder.join("kubectl-harden.1")).unwrap();
+    assert!(page.contains("render"), "{page}");
+}
