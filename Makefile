@@ -1,7 +1,8 @@
 # What can be done with this repository. `make` alone lists it.
 
 .DEFAULT_GOAL := help
-.PHONY: help tools build demo playground fmt fmt-check lint layers test oracle generate check-generated doc
+.PHONY: help tools build demo playground fmt fmt-check lint layers test oracle generate check-generated doc \
+	bench bench-check bench-accept
 
 help: ## list what there is
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -50,3 +51,12 @@ check-generated: ## whether what `make generate` writes is up to date
 
 doc: ## the crates' own documentation, warnings denied
 	RUSTDOCFLAGS="--deny warnings" cargo doc --workspace --no-deps --document-private-items
+
+bench: tools ## how long each step of a review takes; wants a quiet machine
+	cargo bench --package hardening-bench --bench time
+
+bench-check: tools ## the instructions of each step of a review, held against those that were accepted
+	@hack/count-instructions
+
+bench-accept: tools ## accept the instructions that the steps take now, after a change that is worth it
+	@hack/count-instructions accept

@@ -21,7 +21,7 @@ const LAYERS: &[&[&str]] = &[
         "hardening-webhook",
     ],
     &["hardening-controller", "kubectl-harden"],
-    &["hardening-demo", "hardening-tests"],
+    &["hardening-bench", "hardening-demo", "hardening-tests"],
 ];
 
 /// Crates without a runtime, I/O, a clock or a log, down to the last dependency.

@@ -1,0 +1,61 @@
+//! What the benches share, so that instructions and time are those of the same work: pods of three
+//! sizes as an API server sends them, the policy that fills them in, and the handler that answers.
+
+mod review;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use hardening_engine::{Policy, PolicySet, UnknownNamespaces};
+use hardening_webhook::{Engine, Handler, Metrics, Policies};
+use prometheus_client::registry::Registry;
+use serde_json::json;
+use tokio::sync::watch;
+
+pub use review::{Size, Written, pod, review};
+
+/// The namespace of every pod here.
+pub const NAMESPACE: &str = "shop";
+
+/// One policy for the whole cluster, that sets what most do: the profile Restricted, a user and a group.
+///
+/// # Errors
+///
+/// Where the policy is no policy any more, because the API has changed.
+pub fn policies() -> Result<PolicySet> {
+    let baseline = json!({
+        "apiVersion": "podhardening.dev/v1alpha1",
+        "kind": "ClusterPodHardeningPolicy",
+        "metadata": {"name": "baseline", "generation": 7},
+        "spec": {
+            "profile": "Restricted",
+            "pod": {"securityContext": {"runAsUser": 10_001, "fsGroup": 10_001}},
+        },
+    });
+    let baseline = serde_json::from_value(baseline).context("read the policy")?;
+    let mut policies = PolicySet::new(UnknownNamespaces::NotYetSeen);
+    policies.know_all_runtime_classes();
+    policies.insert_policy(Policy::cluster(&baseline)?);
+    policies.insert_namespace(NAMESPACE, &BTreeMap::new());
+    policies.insert_service_account(NAMESPACE, "default", None);
+    Ok(policies)
+}
+
+/// All of the webhook but its connections: a body in, a body out.
+///
+/// # Errors
+///
+/// As [`policies`].
+pub fn handler() -> Result<Handler> {
+    let (_, receiver) = watch::channel(Arc::new(policies()?));
+    let metrics = Metrics::register(&mut Registry::default(), "bench");
+    let patience = Duration::from_millis(500);
+    Ok(Handler::new(
+        Policies::new(receiver),
+        Arc::new(Engine),
+        metrics,
+        patience,
+    ))
+}
