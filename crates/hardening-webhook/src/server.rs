@@ -265,10 +265,11 @@ async fn shut_down(
     serve_on: Duration,
 ) -> Result<(), ServeError> {
     shutdown.cancelled().await;
-    tracing::info!("shutting down");
     serving.unmet("shutting down");
     router.drain();
     phases.draining.cancel();
+    // Said once it is so, for whoever acts on it.
+    tracing::info!("shutting down");
     tokio::time::sleep(serve_on).await;
     phases.stop.cancel();
     Ok(())
