@@ -38,15 +38,6 @@ pub enum Action {
     WarnAndAudit,
 }
 
-/// What denies.
-#[derive(Clone, Debug)]
-pub struct Denying {
-    /// The `ValidatingAdmissionPolicy`, and the `ValidatingAdmissionPolicyBinding` that puts it in force.
-    pub objects: Vec<Value>,
-    /// What they do not say exactly.
-    pub notes: Vec<Note>,
-}
-
 const VERSION: &str = "admissionregistration.k8s.io/v1";
 /// The label that each namespace has with its own name.
 const NAMESPACE: &str = "kubernetes.io/metadata.name";
@@ -55,10 +46,15 @@ const NAMESPACE: &str = "kubernetes.io/metadata.name";
 /// than 5 KiB.
 const LONGEST: usize = 1200;
 
-/// Makes the policy and its binding, both of that name, for the pods in scope. Without candidates every pod is
-/// denied.
+/// The `ValidatingAdmissionPolicy` for the pods in scope, and the `ValidatingAdmissionPolicyBinding` that puts it
+/// in force, both of that name. Without candidates every pod is denied.
 #[must_use]
-pub fn deny(name: &str, candidates: &[Candidate<'_>], scope: &PodScope, action: Action) -> Denying {
+pub fn deny(
+    name: &str,
+    candidates: &[Candidate<'_>],
+    scope: &PodScope,
+    action: Action,
+) -> [Value; 2] {
     let policy = json!({
         "apiVersion": VERSION,
         "kind": "ValidatingAdmissionPolicy",
@@ -66,13 +62,7 @@ pub fn deny(name: &str, candidates: &[Candidate<'_>], scope: &PodScope, action: 
         "spec": spec(candidates, &scope.service_accounts),
     });
     let binding = binding(name, name, &scope.namespaces, action);
-    Denying {
-        objects: vec![policy, binding],
-        notes: candidates
-            .iter()
-            .flat_map(|one| notes(one.policy))
-            .collect(),
-    }
+    [policy, binding]
 }
 
 /// Puts a policy in force in these namespaces.
@@ -324,10 +314,7 @@ mod tests {
                 json!("!(object.spec.?serviceAccountName.orValue(\"default\") in [\"a\", \"b\"])"),
             ),
         ] {
-            let made = deny("name", &candidates, &scope, Action::WarnAndAudit).objects;
-            let [policy, binding] = made.as_slice() else {
-                panic!("{made:?}")
-            };
+            let [policy, binding] = deny("name", &candidates, &scope, Action::WarnAndAudit);
             let pointer = "/spec/matchConditions/0/expression";
             assert_eq!(policy.pointer(pointer).unwrap_or(&Value::Null), &condition);
             let pointer = "/spec/matchResources/namespaceSelector";

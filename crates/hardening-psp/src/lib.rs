@@ -42,7 +42,7 @@ mod volumes;
 
 pub use convert::{Conversion, HardeningPolicy, Refused, Target, convert};
 pub use created::as_created;
-pub use deny::{Action, Candidate, Denying, deny};
+pub use deny::{Action, Candidate, deny};
 pub use gap::{Gap, gaps};
 pub use legacy::modernise;
 pub use level::{Level, Obstacle, Standing};

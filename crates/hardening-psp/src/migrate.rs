@@ -149,11 +149,17 @@ pub fn migrate(input: &Input<'_>) -> Migration {
 // === impl Migration ===
 
 impl Migration {
+    /// The part of all pods that such a pod is in.
+    #[must_use]
+    pub fn segment(&self, namespace: &str, service_account: &str) -> Option<&Segment> {
+        let mut segments = self.segments.iter();
+        segments.find(|segment| segment.scope.contains(namespace, service_account))
+    }
+
     /// The PSPs that a pod could be admitted by.
     #[must_use]
     pub fn usable(&self, namespace: &str, service_account: &str) -> Option<&Usable> {
-        let mut segments = self.segments.iter();
-        let segment = segments.find(|segment| segment.scope.contains(namespace, service_account));
+        let segment = self.segment(namespace, service_account);
         segment.map(|segment| &segment.usable)
     }
 

@@ -52,7 +52,7 @@ impl InForce {
             service_accounts,
         };
         bare_namespace(api, name, &json!({})).await;
-        let objects = deny(name, candidates, &scope, action).objects;
+        let objects = deny(name, candidates, &scope, action);
         for (path, object) in [POLICIES, BINDINGS].into_iter().zip(&objects) {
             let path = format!("{path}?fieldValidation=Strict");
             let answer = api.send("POST", &path, Some(object)).await;

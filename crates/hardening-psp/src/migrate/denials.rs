@@ -43,14 +43,14 @@ pub(super) fn add(migration: &mut Migration, input: &Input<'_>) {
         };
         match (rest, unfilled) {
             (Some(rest), unfilled) => {
-                objects.extend(deny(&name, &candidates, &rest, action).objects);
+                objects.extend(deny(&name, &candidates, &rest, action));
                 objects.extend(unfilled.map(|namespaces| {
                     let ending = format!("{name}{IN_KUBE_SYSTEM}");
                     binding(&ending, &name, &namespaces, Action::WarnAndAudit)
                 }));
             }
             (None, _) => {
-                objects.extend(deny(&name, &candidates, scope, Action::WarnAndAudit).objects);
+                objects.extend(deny(&name, &candidates, scope, Action::WarnAndAudit));
             }
         }
     }
@@ -90,11 +90,8 @@ impl Migration {
     /// Whether something would have to be filled in there, and the webhook is not asked to.
     #[must_use]
     pub fn is_left_unfilled(&self, namespace: &str, service_account: &str) -> bool {
-        let mut segments = self.segments.iter();
-        namespace == KUBE_SYSTEM
-            && segments
-                .find(|segment| segment.scope.contains(namespace, service_account))
-                .is_some_and(|segment| self.fills_in(segment))
+        let segment = self.segment(namespace, service_account);
+        namespace == KUBE_SYSTEM && segment.is_some_and(|segment| self.fills_in(segment))
     }
 
     fn fills_in(&self, segment: &Segment) -> bool {

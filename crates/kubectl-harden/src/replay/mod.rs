@@ -208,8 +208,7 @@ impl Replay<'_> {
 
     /// The PSP whose defaults the converted policies give a pod.
     fn chosen(&self, namespace: &str, account: &str) -> Option<&str> {
-        let mut segments = self.migration.segments.iter();
-        let segment = segments.find(|segment| segment.scope.contains(namespace, account))?;
+        let segment = self.migration.segment(namespace, account)?;
         segment.chosen.as_deref()
     }
 }
