@@ -18,6 +18,7 @@ const LAYERS: &[&[&str]] = &[
     &[
         "hardening-index",
         "hardening-manifests",
+        "hardening-status",
         "hardening-webhook",
     ],
     &["hardening-controller", "kubectl-harden"],
