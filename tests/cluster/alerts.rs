@@ -90,7 +90,10 @@ async fn the_api_server_counts_what_the_alerts_ask_it_about() {
         create(&api, kept_out).await.err()
     })
     .await;
-    assert!(refusal.message.contains("failed calling webhook"), "{refusal}");
+    assert!(
+        refusal.message.contains("failed calling webhook"),
+        "{refusal}"
+    );
     let rejections = "apiserver_admission_webhook_rejection_count";
     let error = |kind: &str| format!("error_type=\"{kind}\"");
     let calling = [webhook(kept_out), error("calling_webhook_error")];
@@ -116,7 +119,10 @@ async fn the_api_server_counts_what_the_alerts_ask_it_about() {
         "apiserver_admission_webhook_request_total",
         "apiserver_admission_webhook_admission_duration_seconds_bucket",
     ] {
-        assert!(value(&api, series, &[webhook(broken)]).await > 0.0, "{series}");
+        assert!(
+            value(&api, series, &[webhook(broken)]).await > 0.0,
+            "{series}"
+        );
     }
     let created = [
         r#"resource="pods""#,

@@ -80,10 +80,7 @@ fn each_alert_says_what_is_wrong_and_where_it_is_written_what_to_do() {
     let mut wrong = Vec::new();
     for alert in alerts() {
         let name = alert["alert"].as_str().unwrap();
-        assert!(
-            names.insert(name.to_owned()),
-            "there are two alerts {name}"
-        );
+        assert!(names.insert(name.to_owned()), "there are two alerts {name}");
         let severity = alert["labels"]["severity"].as_str();
         if !matches!(severity, Some("critical" | "warning")) {
             wrong.push(format!("{name}: severity {severity:?}"));
@@ -181,7 +178,9 @@ fn known_series() -> BTreeMap<String, Labels> {
         })
         .collect();
     let page = text("docs/reference/metrics.md");
-    let rows = page.lines().filter_map(|line| line.strip_prefix("| `podhardening_"));
+    let rows = page
+        .lines()
+        .filter_map(|line| line.strip_prefix("| `podhardening_"));
     for row in rows {
         let cells: Vec<&str> = row.split(" | ").collect();
         let name = format!("podhardening_{}", cells[0].trim_end_matches('`'));
@@ -224,7 +223,12 @@ impl Asked {
         let grouping = find(r"\b(?:by|without|on)\s*\(([^)]*)\)");
         let grouped_by = grouping
             .captures_iter(query)
-            .flat_map(|captures| captures[1].split(',').map(|l| l.trim().to_owned()).collect::<Vec<_>>())
+            .flat_map(|captures| {
+                captures[1]
+                    .split(',')
+                    .map(|l| l.trim().to_owned())
+                    .collect::<Vec<_>>()
+            })
             .collect();
         let query = grouping.replace_all(query, " ");
         let times = find(r"\[[^\]]*\]|\boffset\s+\w+");
@@ -267,7 +271,10 @@ fn promtool(arguments: &[&str], in_folder: &Path) {
 
 #[test]
 fn each_alert_fires_when_it_should_and_only_then() {
-    promtool(&["check", "rules", "--lint=all", "--lint-fatal", ALERTS], root());
+    promtool(
+        &["check", "rules", "--lint=all", "--lint-fatal", ALERTS],
+        root(),
+    );
     promtool(&["test", "rules", ALERT_TESTS], root());
 
     // No alert is left out: each is seen firing, and seen silent.
@@ -279,7 +286,9 @@ fn each_alert_fires_when_it_should_and_only_then() {
     let (mut firing, mut silent) = (BTreeSet::new(), BTreeSet::new());
     for test in seen {
         let alert = test["alertname"].as_str().unwrap().to_owned();
-        let fires = test["exp_alerts"].as_array().is_some_and(|alerts| !alerts.is_empty());
+        let fires = test["exp_alerts"]
+            .as_array()
+            .is_some_and(|alerts| !alerts.is_empty());
         if fires { &mut firing } else { &mut silent }.insert(alert);
     }
     let all: BTreeSet<String> = alerts()
