@@ -22,6 +22,8 @@
 
 // What the generated pods show: nothing that worked breaks, and nothing happens but what was foretold.
 mod admission;
+// The API server does by itself, with policies compiled for it, what the webhook does.
+mod compiled;
 // The same for containers that are added to running pods.
 mod ephemeral;
 // Whose default it is, and where: the engine against a model of its documentation.

@@ -16,6 +16,7 @@ const LAYERS: &[&[&str]] = &[
     ],
     &["hardening-engine", "hardening-psp"],
     &[
+        "hardening-compile",
         "hardening-index",
         "hardening-manifests",
         "hardening-status",
@@ -28,6 +29,7 @@ const LAYERS: &[&[&str]] = &[
 /// Crates without a runtime, I/O, a clock or a log, down to the last dependency.
 const PURE: &[&str] = &[
     "hardening-api",
+    "hardening-compile",
     "hardening-engine",
     "hardening-psp",
     "pod-security-standards",

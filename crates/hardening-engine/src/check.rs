@@ -1,5 +1,7 @@
 //! The guards at work: whether a default that is about to be filled in must be held back.
 
+pub(crate) mod cel;
+
 use serde_json::json;
 
 use crate::annotations::LegacyProfile;
@@ -215,12 +217,14 @@ fn legacy_app_armor(state: &State<'_>, at: At) -> Option<Guard> {
     held.then_some(Guard::LegacyAnnotation)
 }
 
+/// The most bytes that the name of an AppArmor profile may have.
+const LONGEST_APP_ARMOR_NAME: usize = 4095;
+
 fn becomes_a_field(annotation: &str) -> bool {
-    const LONGEST: usize = 4095;
     matches!(annotation, "runtime/default" | "unconfined")
         || annotation
             .strip_prefix("localhost/")
-            .is_some_and(|name| !name.is_empty() && name.len() <= LONGEST && name.trim() == name)
+            .is_some_and(|name| !name.is_empty() && name.len() <= LONGEST_APP_ARMOR_NAME && name.trim() == name)
 }
 
 /// Empty for the pod.
@@ -232,6 +236,13 @@ fn container_name<'s>(state: &'s State<'_>, at: At) -> &'s str {
 
 /// Whether a sysctl belongs to a namespace that the pod shares with its host.
 fn host_sysctl(state: &State<'_>, key: &str) -> bool {
+    let (is_net, is_ipc) = namespaces_of_sysctl(&sysctl_key(key));
+    (is_net && state.spec.host_network == Some(true))
+        || (is_ipc && state.spec.host_ipc == Some(true))
+}
+
+/// Whether a sysctl belongs to the network namespace, and to that of interprocess communication.
+fn namespaces_of_sysctl(key: &str) -> (bool, bool) {
     const IPC: [&str; 10] = [
         "kernel.sem",
         "kernel.shmall",
@@ -244,11 +255,10 @@ fn host_sysctl(state: &State<'_>, key: &str) -> bool {
         "kernel.msgmni",
         "kernel.msg",
     ];
-    let key = sysctl_key(key);
-    let is_net = key.starts_with("net.");
-    let is_ipc = key.starts_with("fs.mqueue.") || IPC.contains(&&*key);
-    (is_net && state.spec.host_network == Some(true))
-        || (is_ipc && state.spec.host_ipc == Some(true))
+    (
+        key.starts_with("net."),
+        key.starts_with("fs.mqueue.") || IPC.contains(&key),
+    )
 }
 
 /// The API server refuses a pod whose RuntimeClass does not exist, or asks for other nodes than the pod.

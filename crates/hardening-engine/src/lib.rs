@@ -27,6 +27,7 @@
 //! Start reading at [`plan()`], then one field of the table in [`FIELDS`].
 
 mod annotations;
+pub mod cel;
 mod check;
 mod defaults;
 mod field;

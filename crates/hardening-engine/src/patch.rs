@@ -345,12 +345,27 @@ impl<'a> Volumes<'a> {
 }
 
 /// The most characters that a volume's name may have (RFC 1123 label).
-const MAX_NAME: usize = 63;
+pub(crate) const MAX_NAME: usize = 63;
+/// What the names of our volumes begin with.
+pub(crate) const NAME_MARK: &str = "writable-";
+/// How much of a container's name there is room for beside [`NAME_MARK`] and a path's hash.
+pub(crate) const CUT_CONTAINER: usize = MAX_NAME - NAME_MARK.len() - 9;
 
-/// `writable-app-var-cache` for the path `/var/cache` of the container `app`; cut, and told apart by a
-/// hash, where it would be too long.
+/// `writable-app-var-cache` for the path `/var/cache` of the container `app`. Where that would be too long, a
+/// hash stands for the path, and the container's name is cut.
 fn volume_name(container: &str, path: &str) -> String {
-    let full = format!("writable-{container}{path}");
+    let container = name_part(container);
+    let name = format!("{NAME_MARK}{container}{}", name_part(path));
+    let name = name.trim_end_matches('-');
+    if name.len() <= MAX_NAME {
+        return name.to_owned();
+    }
+    let cut = container.get(..CUT_CONTAINER).unwrap_or(&container);
+    format!("{NAME_MARK}{cut}-{}", path_hash(path))
+}
+
+/// A text with nothing in it but what a volume's name may have.
+pub(crate) fn name_part(text: &str) -> String {
     let allowed = |c: char| {
         if c.is_ascii_alphanumeric() {
             c.to_ascii_lowercase()
@@ -358,16 +373,16 @@ fn volume_name(container: &str, path: &str) -> String {
             '-'
         }
     };
-    let name: String = full.chars().map(allowed).collect();
-    let name = name.trim_end_matches('-');
-    if name.len() <= MAX_NAME {
-        return name.to_owned();
-    }
+    text.chars().map(allowed).collect()
+}
+
+/// What stands for a path in a name that has no room for it.
+pub(crate) fn path_hash(path: &str) -> String {
     // FNV-1a: stable over versions of Rust, and no secret hangs on it.
-    let hash = full.bytes().fold(0x811c_9dc5_u32, |hash, byte| {
+    let hash = path.bytes().fold(0x811c_9dc5_u32, |hash, byte| {
         (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)
     });
-    format!("{}-{hash:08x}", name.get(..MAX_NAME - 9).unwrap_or(name))
+    format!("{hash:08x}")
 }
 
 fn write_mounts<'a>(

@@ -13,6 +13,7 @@ use serde::Serialize;
 
 use crate::defaults::{self, Level, PolicyDefault};
 use crate::field::Field;
+use crate::policy_set::NAME_LABEL;
 use crate::profile;
 use crate::selector::Selector;
 
@@ -216,9 +217,24 @@ impl Policy {
         self.mode
     }
 
+    /// Whether its namespace selector selects by name, and only names of which this holds.
+    #[must_use]
+    pub fn names_its_namespaces(&self, holds: impl Fn(&str) -> bool) -> bool {
+        self.namespace_selector
+            .required_labels()
+            .is_some_and(|(key, names)| {
+                **key == *NAME_LABEL && names.iter().all(|name| holds(name))
+            })
+    }
+
     /// The fields it gives a default for, spelled out or by its profile, at either level.
     pub fn fields(&self) -> impl Iterator<Item = Field> {
         self.all_defaults().map(|default| default.field)
+    }
+
+    /// The service accounts that it is for; empty: all.
+    pub(crate) fn service_accounts(&self) -> &[Box<str>] {
+        &self.service_accounts
     }
 
     pub(crate) fn is_for_service_account(&self, name: &str) -> bool {
@@ -264,6 +280,15 @@ impl Policy {
     pub(crate) fn pod_defaults(&self, field: Field) -> impl Iterator<Item = &PolicyDefault> {
         self.all_defaults()
             .filter(move |default| default.field == field && default.level == Level::Pod)
+    }
+
+    /// The defaults for a field in containers, of whatever kind.
+    pub(crate) fn defaults_of_containers(
+        &self,
+        field: Field,
+    ) -> impl Iterator<Item = &PolicyDefault> {
+        self.all_defaults()
+            .filter(move |default| default.field == field && default.level == Level::Container)
     }
 
     fn all_defaults(&self) -> impl Iterator<Item = &PolicyDefault> {

@@ -74,6 +74,14 @@ pub struct Matching<'a> {
     pub(crate) automount: Option<bool>,
 }
 
+/// The service accounts (`NAMESPACE/NAME`) for which the token's default does not count.
+pub(crate) enum Automount {
+    /// All are known: these say otherwise.
+    Against(Vec<String>),
+    /// Only some are known: all but these may say otherwise.
+    NotAgainst(Vec<String>),
+}
+
 // === impl PolicySet ===
 
 impl PolicySet {
@@ -216,6 +224,36 @@ impl PolicySet {
         self.all.values().map(|policy| &**policy)
     }
 
+    /// The namespaces that are known, in no order.
+    pub fn namespaces(&self) -> impl Iterator<Item = &str> {
+        self.namespaces.keys().map(|name| &**name)
+    }
+
+    /// The policies in mode Enforce that pods of a known namespace can have, in the order in which they are
+    /// asked.
+    #[must_use]
+    pub fn policies_of(&self, namespace: &str) -> Vec<&Policy> {
+        let mut policies = self.policies_possible_in(Some(namespace));
+        policies.retain(|policy| {
+            policy
+                .namespace_selector
+                .matches(self.namespace_label(namespace))
+        });
+        policies
+    }
+
+    /// As [`Self::policies_of`], for a namespace of whose labels nothing is known; `None`: nor of its name.
+    #[must_use]
+    pub fn policies_possible_in(&self, namespace: Option<&str>) -> Vec<&Policy> {
+        let is_possible = |policy: &&Policy| {
+            let own = policy.key().namespace.as_deref();
+            policy.mode() == Mode::Enforce && (own.is_none() || own == namespace)
+        };
+        let mut policies: Vec<&Policy> = self.policies().filter(is_possible).collect();
+        policies.sort_by(|a, b| a.order().cmp(&b.order()));
+        policies
+    }
+
     /// How many policies there are.
     #[must_use]
     pub fn policy_count(&self) -> usize {
@@ -334,6 +372,35 @@ impl PolicySet {
             None if self.unknown == UnknownNamespaces::NotYetSeen => Err(Unseen::ServiceAccount),
             None => Ok(None),
         }
+    }
+
+    /// What the service accounts of some namespaces (`None`: of all) say to a default for their token.
+    pub(crate) fn automounts(&self, namespaces: Option<&[&str]>, mount: bool) -> Automount {
+        let all_known = self.unknown == UnknownNamespaces::NotYetSeen;
+        let in_scope = |namespace: &str| {
+            namespaces.is_none_or(|namespaces| namespaces.contains(&namespace))
+        };
+        let mut accounts: Vec<String> = self
+            .service_accounts
+            .iter()
+            .filter(|(namespace, _)| in_scope(namespace))
+            .flat_map(|(namespace, accounts)| {
+                let counts = accounts
+                    .iter()
+                    .filter(|(_, says)| (**says == Some(!mount)) == all_known);
+                counts.map(move |(name, _)| format!("{namespace}/{name}"))
+            })
+            .collect();
+        accounts.sort_unstable();
+        match all_known {
+            true => Automount::Against(accounts),
+            false => Automount::NotAgainst(accounts),
+        }
+    }
+
+    /// The node labels that a RuntimeClass asks for; `None` where nobody knows of such a class.
+    pub(crate) fn known_runtime_class(&self, name: &str) -> Option<&[(Arc<str>, Arc<str>)]> {
+        self.runtime_classes.get(name).map(|labels| &***labels)
     }
 
     /// The node labels that a RuntimeClass asks for; `None` where the cluster has no such class.

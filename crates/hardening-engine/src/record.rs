@@ -13,7 +13,7 @@ pub const WITHHELD: &str = "podhardening.dev/withheld";
 
 /// The most bytes that all annotations of an object may have together; beyond it the API server refuses
 /// the object.
-const ANNOTATIONS_LIMIT: usize = 256 * 1024;
+pub(crate) const ANNOTATIONS_LIMIT: usize = 256 * 1024;
 /// The most characters of a warning that every client shows whole.
 const WARNING_LIMIT: usize = 120;
 

@@ -14,8 +14,9 @@ struct Requirement {
     is: Is,
 }
 
+/// What a label must be.
 #[derive(Debug)]
-enum Is {
+pub(crate) enum Is {
     In(Box<[Arc<str>]>),
     /// A label that is absent is not in any set.
     NotIn(Box<[Arc<str>]>),
@@ -78,6 +79,13 @@ impl Selector {
                 Is::Absent => value.is_none(),
             }
         })
+    }
+
+    /// The requirements: a label's key, and what it must be.
+    pub(crate) fn requirements(&self) -> impl Iterator<Item = (&str, &Is)> {
+        self.0
+            .iter()
+            .map(|requirement| (&*requirement.key, &requirement.is))
     }
 
     /// Label values of which whatever is selected must have one: a way to find this selector from a set

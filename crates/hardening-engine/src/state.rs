@@ -7,7 +7,7 @@ use crate::field::{FIELDS, Field, FieldSet};
 use crate::pod::{Container, Pod, Spec};
 
 /// Ids above this have no place in a user namespace of the usual size.
-const LAST_MAPPED_ID: i64 = 65535;
+pub(crate) const LAST_MAPPED_ID: i64 = 65535;
 
 /// A place that has fields: the pod, or one of the plan's containers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

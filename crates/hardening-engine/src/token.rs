@@ -90,7 +90,7 @@ fn injected_volumes<'p>(pod: &'p Pod<'_>) -> impl Iterator<Item = (usize, &'p st
 // === impl Volume ===
 
 /// Where the API server mounts the token that it injects.
-const TOKEN_MOUNT_PATH: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
+pub(crate) const TOKEN_MOUNT_PATH: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 
 impl Volume<'_> {
     /// Whether the API server's ServiceAccount admission made this volume: told by its generated name, and
@@ -119,6 +119,9 @@ impl Volume<'_> {
             && count(|source| source.secret.0) == 0
     }
 }
+
+/// The names of the volumes that the API server injected, in CEL: as [`Volume::is_injected_token`].
+pub(crate) const INJECTED_IN_CEL: &str = r#"object.spec.?volumes.orValue([]).filter(volume, volume.name.startsWith("kube-api-access-") && volume.name.size() == 21 && [volume.?projected.?sources.orValue([])].all(sources, sources.filter(source, has(source.serviceAccountToken)).size() == 1 && sources.exists(source, source.?serviceAccountToken.?expirationSeconds.orValue(0) == 3607 && source.?serviceAccountToken.?audience.orValue("") == "") && sources.exists(source, source.?configMap.orValue({}) != {}) && sources.filter(source, source.?downwardAPI.orValue({}) != {}).size() == 1 && !sources.exists(source, source.?secret.orValue({}) != {}))).map(volume, volume.name)"#;
 
 impl TokenSource<'_> {
     fn is_injected(&self) -> bool {

@@ -1,0 +1,275 @@
+//! Policies compiled to MutatingAdmissionPolicies: the API server by itself does what the webhook does.
+//!
+//! Each generated pod is posted, as a server-side dry run, by a user whose pods the compiled policies change,
+//! by one for whom the webhook is asked, and by one for whom both are. What is stored must be the same three
+//! times, byte for byte in the record.
+
+use hardening_compile::{Compiled, Options, compile};
+use hardening_engine::{FILLED, Guard, Pod, WITHHELD, plan};
+use serde_json::{Value, json};
+
+use crate::support::api::{Api, until};
+use crate::support::compare::{as_the_webhook_saw_it, differences, mounts_token, normalised};
+use crate::support::generate;
+use crate::support::generate::policy::NAMESPACES;
+use crate::support::lab::{Lab, policies_of, policy_set};
+use crate::support::property::{Outcome, Property, broken};
+use crate::support::tally::{Seen, all_fields};
+use crate::support::tell::tell;
+
+/// So that 3,000 of them are admitted without us.
+const CASES: usize = 3500;
+const ADMITTED: usize = 3000;
+/// Pods for each set of policies.
+const PODS: usize = 50;
+
+/// Whose pods the compiled policies change, and no webhook.
+const COMPILED: &str = "compiled";
+/// Whose pods both change.
+const BOTH: &str = "compiled-and-webhook";
+/// Whose pods show which compiled policies are in force.
+const PROBE: &str = "compiled-probe";
+/// The annotation by which they show it.
+const ROUND: &str = "example.com/round";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn compiled_policies_do_what_the_webhook_does() {
+    let lab = CompiledLab::open().await;
+    let exceptions = std::sync::atomic::AtomicUsize::new(0);
+    let tally = Property {
+        name: "generated pods for compiled policies",
+        cases: PODS,
+        rounds: generate::cases(CASES).div_ceil(PODS),
+        policies: |random, _| generate::policy::set(random),
+        case: |random, number, policies| {
+            let namespace = random.pick(&NAMESPACES).0;
+            let pod = generate::pod::pod(random, &format!("case-{number}"));
+            json!({"namespace": namespace, "pod": pod, "policies": policies})
+        },
+        prepare: async |policies: &[Value]| lab.put_in_force(policies).await,
+        run: async |case: &Value| run(&lab, case, &exceptions).await,
+    }
+    .check()
+    .await;
+    let exceptions = exceptions.into_inner();
+    tell(&format!(
+        "compiled policies: {exceptions} pods came with an annotation that looks like a record of ours and is not as we write it"
+    ));
+    lab.close().await;
+    let on_creation = |guard: &Guard| *guard != Guard::RunningPod;
+    let guards: Vec<Guard> = Guard::ALL.into_iter().filter(on_creation).collect();
+    tally.assert_complete(&all_fields(), &guards);
+    if generate::cases(CASES) >= CASES {
+        assert!(tally.admitted >= ADMITTED, "{tally}");
+    }
+}
+
+/// The API server tells all that it finds wrong with an expression's types when it is given one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_compiled_policy_is_accepted() {
+    let admin = Api::admin().await;
+    let seed = generate::base_seed();
+    let (mut accepted, mut wrong) = (0, Vec::new());
+    for number in 0..generate::cases(200) {
+        let policies = generate::policy::set(&mut generate::Random::of(seed, "accepted", number));
+        let mut set = policy_set(&policies);
+        if number % 2 == 0 {
+            // So that its namespace selectors are asked in CEL.
+            NAMESPACES.iter().for_each(|(name, _)| set.remove_namespace(name));
+        }
+        for object in compile(&set, &Options::default()).objects {
+            for (path, object) in [(POLICIES, &object.policy), (BINDINGS, &object.binding)] {
+                match admin.post(&format!("{path}?dryRun=All"), object).await {
+                    Ok(_) => accepted += 1,
+                    Err(refusal) => wrong.push(format!("{number}: {refusal}")),
+                }
+            }
+        }
+    }
+    tell(&format!("compiled policies: {accepted} objects accepted, seed {seed}"));
+    assert!(wrong.is_empty(), "{} refused, the first:\n{}", wrong.len(), wrong[0]);
+    assert!(accepted > 0);
+}
+
+async fn run(
+    lab: &CompiledLab,
+    case: &Value,
+    exceptions: &std::sync::atomic::AtomicUsize,
+) -> Outcome {
+    let (Some(namespace), pod, policies) =
+        (case["namespace"].as_str(), &case["pod"], policies_of(case))
+    else {
+        return Ok(Ok(Seen::default()));
+    };
+    let path = format!("/api/v1/namespaces/{namespace}/pods?dryRun=All");
+    let webhook = match lab.webhook.with_us.post(&path, pod).await {
+        Ok(stored) => stored,
+        Err(refusal) => return Ok(Err(refusal)),
+    };
+    let compiled = match lab.compiled.post(&path, pod).await {
+        Ok(stored) => stored,
+        Err(refusal) => {
+            return broken(
+                "what is admitted with the webhook is admitted with compiled policies",
+                refusal.to_string(),
+            );
+        }
+    };
+    let both = match lab.both.with_us.post(&path, pod).await {
+        Ok(stored) => stored,
+        Err(refusal) => {
+            return broken(
+                "what is admitted with the webhook is admitted with both",
+                refusal.to_string(),
+            );
+        }
+    };
+    let mut stored = [webhook, compiled, both].map(|stored| normalised(&stored, pod));
+    if comes_with_foreign_record(pod) {
+        exceptions.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        stored.iter_mut().for_each(without_record);
+    }
+    let [webhook, compiled, both] = stored;
+    for (promise, other) in [
+        ("compiled policies do what the webhook does", &compiled),
+        ("both do what the webhook does", &both),
+    ] {
+        if webhook != *other {
+            let differences = differences(&webhook, other).join("\n");
+            let evidence = format!("{differences}\n--- webhook\n{webhook:#}\n--- other\n{other:#}");
+            return broken(promise, evidence);
+        }
+    }
+    let without_us = match lab.webhook.without_us.post(&path, pod).await {
+        Ok(stored) => stored,
+        Err(refusal) => return Ok(Err(refusal)),
+    };
+    let set = policy_set(policies);
+    let text = as_the_webhook_saw_it(&without_us, pod).to_string();
+    let view = Pod::from_json(&text).unwrap();
+    let seen = Seen::of(&plan(&set.matching(namespace, &view).unwrap(), &view));
+    Ok(Ok(Seen {
+        token_removed: mounts_token(&without_us) && !mounts_token(&compiled),
+        ..seen
+    }))
+}
+
+/// Whether a pod's author wrote what looks like a record, but is not as it is written here: CEL reads no
+/// JSON.
+fn comes_with_foreign_record(pod: &Value) -> bool {
+    [FILLED, WITHHELD].iter().any(|key| {
+        let text = pod["metadata"]["annotations"][*key].as_str();
+        let ours = |text: &str| {
+            let record = serde_json::from_str::<std::collections::BTreeMap<String, Vec<String>>>(text);
+            record.is_ok_and(|record| serde_json::to_string(&record).unwrap() == text)
+        };
+        text.is_some_and(|text| !ours(text))
+    })
+}
+
+fn without_record(pod: &mut Value) {
+    if let Some(annotations) = pod["metadata"]["annotations"].as_object_mut() {
+        annotations.retain(|key, _| ![FILLED, WITHHELD].contains(&key.as_str()));
+    }
+}
+
+const POLICIES: &str = "/apis/admissionregistration.k8s.io/v1/mutatingadmissionpolicies";
+const BINDINGS: &str = "/apis/admissionregistration.k8s.io/v1/mutatingadmissionpolicybindings";
+
+/// A lab whose policies are in force compiled as well.
+struct CompiledLab {
+    webhook: Lab,
+    both: Lab,
+    compiled: Api,
+    probe: Api,
+    /// The round, and the names of what is in force.
+    round: tokio::sync::Mutex<(usize, Vec<String>)>,
+}
+
+impl CompiledLab {
+    async fn open() -> Self {
+        Self {
+            webhook: Lab::open("compiled-against").await,
+            both: Lab::open(BOTH).await,
+            compiled: Api::administrator(COMPILED).await,
+            probe: Api::administrator(PROBE).await,
+            round: tokio::sync::Mutex::default(),
+        }
+    }
+
+    /// Puts these policies in force, and no others, and waits until the API server has them.
+    async fn put_in_force(&self, policies: &[Value]) {
+        self.webhook.put_in_force(policies);
+        self.both.put_in_force(policies);
+        let mut round = self.round.lock().await;
+        let (number, names) = &mut *round;
+        *number += 1;
+        let compiled = compile(&policy_set(policies), &Options::default());
+        assert!(compiled.refused.is_empty(), "{:?}", compiled.refused);
+        let admin = &self.webhook.admin;
+        let before = std::mem::take(names);
+        for object in &compiled.objects {
+            let object_name = object.name.clone();
+            for (path, object) in [
+                (POLICIES, for_our_users(&object.policy, *number)),
+                (BINDINGS, object.binding.clone()),
+            ] {
+                let path = format!("{path}/{object_name}");
+                admin.apply(&path, &object).await.ok().unwrap();
+            }
+            names.push(object_name);
+        }
+        for name in before.iter().filter(|name| !names.contains(name)) {
+            admin.delete(&format!("{BINDINGS}/{name}")).await;
+            admin.delete(&format!("{POLICIES}/{name}")).await;
+        }
+        for (namespace, _) in NAMESPACES {
+            let expected = applies_in(&compiled, namespace).then(|| number.to_string());
+            let path = format!("/api/v1/namespaces/{namespace}/pods?dryRun=All");
+            until("compiled policies are in force", async || {
+                let probe = json!({
+                    "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "probe"},
+                    "spec": {"containers": [{"name": "only", "image": "registry.example/app"}]},
+                });
+                let stored = self.probe.post(&path, &probe).await.unwrap();
+                let marker = &stored["metadata"]["annotations"][ROUND];
+                (marker.as_str() == expected.as_deref()).then_some(())
+            })
+            .await;
+        }
+    }
+
+    async fn close(self) {
+        let admin = &self.webhook.admin;
+        for name in &self.round.into_inner().1 {
+            admin.delete(&format!("{BINDINGS}/{name}")).await;
+            admin.delete(&format!("{POLICIES}/{name}")).await;
+        }
+        self.both.close().await;
+        self.webhook.close().await;
+    }
+}
+
+/// A compiled policy that leaves the pods of other tests alone, and tells its round.
+fn for_our_users(policy: &Value, round: usize) -> Value {
+    let mut policy = policy.clone();
+    let users = json!([COMPILED, BOTH, PROBE]);
+    let conditions = policy["spec"]["matchConditions"].as_array_mut().unwrap();
+    conditions.push(json!({"name": "our-users", "expression": format!("request.userInfo.username in {users}")}));
+    let key = ROUND.replace('/', "~1");
+    let expression = format!(
+        r#"request.userInfo.username != "{PROBE}" ? [] : (has(object.metadata.annotations) ? [] : [JSONPatch{{op: "add", path: "/metadata/annotations", value: {{}}}}]) + [JSONPatch{{op: "add", path: "/metadata/annotations/{key}", value: "{round}"}}]"#
+    );
+    let mutations = policy["spec"]["mutations"].as_array_mut().unwrap();
+    mutations.push(json!({"patchType": "JSONPatch", "jsonPatch": {"expression": expression}}));
+    policy
+}
+
+/// Whether a binding selects a namespace.
+fn applies_in(compiled: &Compiled, namespace: &str) -> bool {
+    compiled.objects.iter().any(|object| {
+        let expression = &object.binding["spec"]["matchResources"]["namespaceSelector"]["matchExpressions"][0];
+        let names = expression["values"].as_array().unwrap();
+        names.contains(&namespace.into()) == (expression["operator"] == "In")
+    })
+}
