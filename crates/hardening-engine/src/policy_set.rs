@@ -57,6 +57,8 @@ pub struct PolicySet {
     runtime_classes: HashTrieMapSync<Arc<str>, Arc<Labels>>,
     /// Whether a RuntimeClass that is not in the map does not exist.
     all_runtime_classes_known: bool,
+    /// Whether a service account that is not in the map does not exist.
+    all_service_accounts_known: bool,
 }
 
 type Policies = Arc<[Arc<Policy>]>;
@@ -98,6 +100,7 @@ impl PolicySet {
             service_accounts: HashTrieMapSync::default(),
             runtime_classes: HashTrieMapSync::default(),
             all_runtime_classes_known: false,
+            all_service_accounts_known: unknown == UnknownNamespaces::NotYetSeen,
         }
     }
 
@@ -217,6 +220,13 @@ impl PolicySet {
     /// From now on a RuntimeClass that was not inserted does not exist; before, it is taken to exist.
     pub fn know_all_runtime_classes(&mut self) {
         self.all_runtime_classes_known = true;
+    }
+
+    /// From now on a service account that was not inserted does not exist, when policies are compiled
+    /// ([`crate::cel`]); before, it may say anything. Where namespaces are seen one by one that is so from the
+    /// start: nothing is decided before they are all seen.
+    pub fn know_all_service_accounts(&mut self) {
+        self.all_service_accounts_known = true;
     }
 
     /// All policies, in no order.
@@ -376,7 +386,7 @@ impl PolicySet {
 
     /// What the service accounts of some namespaces (`None`: of all) say to a default for their token.
     pub(crate) fn automounts(&self, namespaces: Option<&[&str]>, mount: bool) -> Automount {
-        let all_known = self.unknown == UnknownNamespaces::NotYetSeen;
+        let all_known = self.all_service_accounts_known;
         let in_scope = |namespace: &str| {
             namespaces.is_none_or(|namespaces| namespaces.contains(&namespace))
         };

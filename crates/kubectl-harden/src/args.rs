@@ -36,6 +36,7 @@ pub(crate) enum Command {
     Lint(LintArgs),
     Test(TestArgs),
     Convert(ConvertArgs),
+    Compile(CompileArgs),
     Completions(CompletionsArgs),
     Man(ManArgs),
 }
@@ -475,6 +476,57 @@ pub(crate) struct ClusterArgs {
     pub(crate) kubeconfig: Option<PathBuf>,
 }
 
+/// Compile policies to what an API server applies by itself.
+///
+/// Prints MutatingAdmissionPolicies and their bindings (Kubernetes 1.36 and later), with which pods get the
+/// same defaults as from the webhook, also where there is none. The same input gives the same bytes, so that
+/// the result can be kept in Git.
+///
+/// Namespaces, ServiceAccounts and RuntimeClasses among the input count. Pods of a namespace that is not
+/// among them have its labels asked when they are created. A service account or a RuntimeClass that is not
+/// among them is taken for one that a default could break: what depends on it is not filled in, and a note on
+/// standard error says so. Policies in mode Audit are left out.
+///
+/// A policy that cannot be compiled is told on standard error, and the others are printed.
+#[derive(Debug, ClapArgs)]
+#[command(after_help = "Examples:
+  # Keep the result in Git
+  kubectl harden compile -f policies/ --namespaces namespaces.yaml > compiled.yaml
+
+  # What would the policies of the cluster become?
+  kubectl harden compile")]
+pub(crate) struct CompileArgs {
+    /// Policies, and what counts besides: a file, a folder (its .yaml, .yml and .json files), or - for
+    /// standard input. May be given several times. Without it the cluster is asked for all of it.
+    #[arg(short = 'f', long = "filename", value_name = "FILE", num_args = 1.., value_hint = ValueHint::AnyPath)]
+    pub(crate) files: Vec<PathBuf>,
+
+    /// More files and folders with Namespaces, ServiceAccounts and RuntimeClasses. Namespaces with the same
+    /// policies share what these are compiled to.
+    #[arg(long, value_name = "FILE", num_args = 1.., requires = "files", value_hint = ValueHint::AnyPath)]
+    pub(crate) namespaces: Vec<PathBuf>,
+
+    /// Namespaces whose pods are left as they are, besides kube-system.
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    pub(crate) exclude_namespaces: Vec<String>,
+
+    /// What becomes of a pod for which an expression fails: Fail refuses it, Ignore admits it as it is.
+    #[arg(long, value_enum, value_name = "POLICY", default_value_t = FailurePolicy::Fail)]
+    pub(crate) failure_policy: FailurePolicy,
+
+    #[command(flatten)]
+    pub(crate) cluster: ClusterArgs,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[value(rename_all = "PascalCase")]
+pub(crate) enum FailurePolicy {
+    /// The pod is refused.
+    Fail,
+    /// The pod is admitted as it is.
+    Ignore,
+}
+
 // === impl Command ===
 
 impl Command {
@@ -489,6 +541,7 @@ impl Command {
             | Self::Lint(_)
             | Self::Test(_)
             | Self::Convert(_)
+            | Self::Compile(_)
             | Self::Completions(_)
             | Self::Man(_) => 1,
         }

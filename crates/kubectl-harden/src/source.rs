@@ -224,6 +224,17 @@ impl Cluster {
         self.all(&["namespaces", "serviceaccounts"].map(|kind| (format!("/api/v1/{kind}"), kind)))
     }
 
+    /// The policies of both kinds, and all that they are compiled with.
+    pub(crate) fn for_compiling(&self) -> anyhow::Result<Vec<Manifest>> {
+        let group = format!("/apis/{API_VERSION}");
+        let ours = ["clusterpodhardeningpolicies", "podhardeningpolicies"];
+        let mut found = self.all(&ours.map(|kind| (format!("{group}/{kind}"), kind)))?;
+        found.extend(self.namespaces()?);
+        let classes = ("/apis/node.k8s.io/v1/runtimeclasses".to_owned(), "runtimeclasses");
+        found.extend(self.all(&[classes])?);
+        Ok(found)
+    }
+
     fn all(&self, lists: &[(String, &str)]) -> anyhow::Result<Vec<Manifest>> {
         let mut found = Vec::new();
         for (path, kind) in lists {

@@ -2,6 +2,7 @@
 //! [`run`].
 
 mod audit;
+mod compile;
 mod completions;
 mod convert;
 mod diff;
@@ -26,6 +27,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<Report> {
         Command::Lint(args) => lint::run(&args),
         Command::Test(args) => test::run(&args),
         Command::Convert(args) => convert::run(&args),
+        Command::Compile(args) => compile::run(&args),
         Command::Completions(args) => completions::run(&args),
         Command::Man(args) => man::run(&args),
     }
