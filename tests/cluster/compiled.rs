@@ -4,7 +4,10 @@
 //! by one for whom the webhook is asked, and by one for whom both are. What is stored must be the same three
 //! times, byte for byte in the record.
 
-use hardening_compile::{Compiled, Options, compile};
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use hardening_compile::{Compiled, CompiledPolicy, Options, compile};
 use hardening_engine::{FILLED, Guard, Pod, WITHHELD, plan};
 use serde_json::{Value, json};
 
@@ -29,13 +32,13 @@ const COMPILED: &str = "compiled";
 const BOTH: &str = "compiled-and-webhook";
 /// Whose pods show which compiled policies are in force.
 const PROBE: &str = "compiled-probe";
-/// The annotation by which they show it.
-const ROUND: &str = "example.com/round";
+/// What the annotations by which they show it begin with; a compiled policy's name follows.
+const ROUND: &str = "round.example.com/";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn compiled_policies_do_what_the_webhook_does() {
     let lab = CompiledLab::open().await;
-    let exceptions = std::sync::atomic::AtomicUsize::new(0);
+    let exceptions = AtomicUsize::new(0);
     let tally = Property {
         name: "generated pods for compiled policies",
         cases: PODS,
@@ -94,7 +97,7 @@ async fn every_compiled_policy_is_accepted() {
 async fn run(
     lab: &CompiledLab,
     case: &Value,
-    exceptions: &std::sync::atomic::AtomicUsize,
+    exceptions: &AtomicUsize,
 ) -> Outcome {
     let (Some(namespace), pod, policies) =
         (case["namespace"].as_str(), &case["pod"], policies_of(case))
@@ -126,7 +129,7 @@ async fn run(
     };
     let mut stored = [webhook, compiled, both].map(|stored| normalised(&stored, pod));
     if comes_with_foreign_record(pod) {
-        exceptions.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        exceptions.fetch_add(1, Ordering::Relaxed);
         stored.iter_mut().for_each(without_record);
     }
     let [webhook, compiled, both] = stored;
@@ -154,13 +157,70 @@ async fn run(
     }))
 }
 
+/// As many containers as a pod can hardly have more of, and policies that touch all of them in every way.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pods_of_fifty_containers_are_within_the_cost_that_the_api_server_allows() {
+    let lab = CompiledLab::open().await;
+    let seed = generate::base_seed();
+    let mut same = 0;
+    for number in 0..generate::cases(6) {
+        let mut random = generate::Random::of(seed, "fifty containers", number);
+        let mut policies = generate::policy::set(&mut random);
+        for i in 0..4 {
+            policies.push(json!({
+                "apiVersion": hardening_api::API_VERSION, "kind": "ClusterPodHardeningPolicy",
+                "metadata": {"name": format!("all-{i}"), "generation": 1},
+                "spec": {
+                    "profile": if i == 0 { "Restricted" } else { "Hardened" }, "listMerge": "Union",
+                    "podSelector": {"matchExpressions": [{"key": format!("not-{i}"), "operator": "DoesNotExist"}]},
+                    "containers": {"writablePaths": [{"path": format!("/var/cache/{i}")}, {"path": "/var/run"}]},
+                },
+            }));
+        }
+        lab.put_in_force(&policies).await;
+        let namespace = NAMESPACES[number % NAMESPACES.len()].0;
+        let containers: Vec<Value> = (0..50)
+            .map(|i| {
+                let mut container = json!({
+                    "name": format!("container-with-a-long-name-{i}"), "image": "registry.example/app",
+                });
+                if i % 3 == 0 {
+                    container["securityContext"] = json!({
+                        "runAsUser": if i % 2 == 0 { 0 } else { 70000 },
+                        "capabilities": {"add": ["cap_net_raw", "SYS_TIME"], "drop": ["KILL"]},
+                    });
+                    container["volumeMounts"] = json!([{"name": "data", "mountPath": "/var"}]);
+                }
+                container
+            })
+            .collect();
+        let pod = json!({
+            "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "fifty"},
+            "spec": {"containers": containers, "volumes": [{"name": "data", "emptyDir": {}}]},
+        });
+        let path = format!("/api/v1/namespaces/{namespace}/pods?dryRun=All");
+        let [webhook, compiled] = [&lab.webhook.with_us, &lab.compiled];
+        let webhook = normalised(&webhook.post(&path, &pod).await.unwrap(), &pod);
+        let compiled = normalised(&compiled.post(&path, &pod).await.unwrap(), &pod);
+        assert!(
+            webhook == compiled,
+            "case {number} of HARDENING_TEST_SEED={seed}, in {namespace}, with\n{policies:#?}\n{}",
+            differences(&webhook, &compiled).join("\n")
+        );
+        same += usize::from(webhook["metadata"]["annotations"][FILLED].is_string());
+    }
+    lab.close().await;
+    tell(&format!("compiled policies: {same} pods of fifty containers are the same, seed {seed}"));
+    assert!(same > 0);
+}
+
 /// Whether a pod's author wrote what looks like a record, but is not as it is written here: CEL reads no
 /// JSON.
 fn comes_with_foreign_record(pod: &Value) -> bool {
     [FILLED, WITHHELD].iter().any(|key| {
         let text = pod["metadata"]["annotations"][*key].as_str();
         let ours = |text: &str| {
-            let record = serde_json::from_str::<std::collections::BTreeMap<String, Vec<String>>>(text);
+            let record = serde_json::from_str::<BTreeMap<String, Vec<String>>>(text);
             record.is_ok_and(|record| serde_json::to_string(&record).unwrap() == text)
         };
         text.is_some_and(|text| !ours(text))
@@ -224,7 +284,10 @@ impl CompiledLab {
             admin.delete(&format!("{POLICIES}/{name}")).await;
         }
         for (namespace, _) in NAMESPACES {
-            let expected = applies_in(&compiled, namespace).then(|| number.to_string());
+            // Those of the round before must be gone as well.
+            let expected: BTreeMap<String, Value> = selecting(&compiled, namespace)
+                .map(|object| (format!("{ROUND}{}", object.name), number.to_string().into()))
+                .collect();
             let path = format!("/api/v1/namespaces/{namespace}/pods?dryRun=All");
             until("compiled policies are in force", async || {
                 let probe = json!({
@@ -232,8 +295,14 @@ impl CompiledLab {
                     "spec": {"containers": [{"name": "only", "image": "registry.example/app"}]},
                 });
                 let stored = self.probe.post(&path, &probe).await.unwrap();
-                let marker = &stored["metadata"]["annotations"][ROUND];
-                (marker.as_str() == expected.as_deref()).then_some(())
+                let annotations = stored["metadata"]["annotations"].as_object();
+                let shown: BTreeMap<String, Value> = annotations
+                    .into_iter()
+                    .flatten()
+                    .filter(|(key, _)| key.starts_with(ROUND))
+                    .map(|(key, round)| (key.clone(), round.clone()))
+                    .collect();
+                (shown == expected).then_some(())
             })
             .await;
         }
@@ -256,7 +325,8 @@ fn for_our_users(policy: &Value, round: usize) -> Value {
     let users = json!([COMPILED, BOTH, PROBE]);
     let conditions = policy["spec"]["matchConditions"].as_array_mut().unwrap();
     conditions.push(json!({"name": "our-users", "expression": format!("request.userInfo.username in {users}")}));
-    let key = ROUND.replace('/', "~1");
+    let name = policy["metadata"]["name"].as_str().unwrap();
+    let key = format!("{ROUND}{name}").replace('/', "~1");
     let expression = format!(
         r#"request.userInfo.username != "{PROBE}" ? [] : (has(object.metadata.annotations) ? [] : [JSONPatch{{op: "add", path: "/metadata/annotations", value: {{}}}}]) + [JSONPatch{{op: "add", path: "/metadata/annotations/{key}", value: "{round}"}}]"#
     );
@@ -265,9 +335,12 @@ fn for_our_users(policy: &Value, round: usize) -> Value {
     policy
 }
 
-/// Whether a binding selects a namespace.
-fn applies_in(compiled: &Compiled, namespace: &str) -> bool {
-    compiled.objects.iter().any(|object| {
+/// What is bound to a namespace.
+fn selecting<'c>(
+    compiled: &'c Compiled,
+    namespace: &str,
+) -> impl Iterator<Item = &'c CompiledPolicy> {
+    compiled.objects.iter().filter(move |object| {
         let expression = &object.binding["spec"]["matchResources"]["namespaceSelector"]["matchExpressions"][0];
         let names = expression["values"].as_array().unwrap();
         names.contains(&namespace.into()) == (expression["operator"] == "In")
