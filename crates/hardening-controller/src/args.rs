@@ -14,6 +14,10 @@ use k8s_openapi::jiff::SignedDuration;
 
 use crate::error::Usage;
 
+mod manage;
+
+pub(crate) use manage::ManageArgs;
+
 /// Fills in the security fields that a pod's author left out, from PodHardeningPolicy and
 /// ClusterPodHardeningPolicy objects.
 #[derive(Debug, Parser)]
@@ -30,6 +34,7 @@ pub(crate) struct Args {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     Run(Box<RunArgs>),
+    Manage(Box<ManageArgs>),
     Serve(Box<ServeArgs>),
     /// Print the two CustomResourceDefinitions, for `kubectl apply -f -`.
     Crds,

@@ -4,8 +4,10 @@
 //! [`hardening_webhook`] answers reviews from the latest one. The two know nothing of each other.
 //!
 //! What else runs beside them: readiness follows the watches, and where the API server reaches the webhook
-//! by a URL, the program registers itself. Later there will be what must be done once for all replicas:
-//! status, certificates in a Secret; each a task like the others, in `run.rs`.
+//! by a URL, the program registers itself. All that is a task in `run.rs`.
+//!
+//! What is written into a cluster is written by another process, `manage`, which answers no reviews: each
+//! thing is a task in `manage.rs`.
 
 use std::process::ExitCode;
 
@@ -17,6 +19,7 @@ mod crds;
 mod error;
 mod kubernetes;
 mod log;
+mod manage;
 mod policy_files;
 mod registration;
 mod run;
@@ -37,6 +40,10 @@ pub fn main() -> ExitCode {
             log::init(&args.log);
             block_on(args.server.worker_threads, run::run(*args))
         }),
+        Command::Manage(args) => {
+            log::init(&args.log);
+            block_on(MANAGE_THREADS, manage::manage(*args))
+        }
         Command::Serve(args) => args.check().and_then(|()| {
             log::init(&args.log);
             block_on(args.server.worker_threads, serve::serve(*args))
@@ -49,6 +56,9 @@ pub fn main() -> ExitCode {
         Err(error) => error::report(&error),
     }
 }
+
+/// Probes are answered while one thread signs or compiles.
+const MANAGE_THREADS: usize = 2;
 
 /// Runs the future on few threads: reviews take microseconds, and each thread costs memory.
 fn block_on(

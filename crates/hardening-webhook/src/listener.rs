@@ -1,4 +1,4 @@
-//! Accepting connections and serving them: over TLS for reviews, in plain for probes and scrapes.
+//! Accepting connections, and serving reviews on them over TLS.
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -21,20 +21,20 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::admin::Admin;
 use crate::connection::{Activity, End, Patience, Watched, drive};
 use crate::limits::Limits;
 use crate::metrics::{ConnectionError, Metrics, Raised};
 use crate::router::Router;
 
 /// Accepts connections until `stop`, and then waits as long as `drain` for those that are open. Each gets a
-/// task of its own, so that a slow handshake holds up nobody else.
+/// task of its own, so that a slow handshake holds up nobody else; `panicked` is called where one ends by a
+/// defect.
 pub(crate) async fn accept<F>(
     listener: TcpListener,
     most: usize,
     drain: Duration,
     stop: &CancellationToken,
-    metrics: &Metrics,
+    panicked: impl Fn(),
     serve: impl Fn(TcpStream) -> F,
 ) where
     F: Future<Output = ()> + Send + 'static,
@@ -43,8 +43,8 @@ pub(crate) async fn accept<F>(
     let mut connections = JoinSet::new();
     let ended = |ended: Result<(), JoinError>| {
         if ended.is_err_and(|error| error.is_panic()) {
-            metrics.connection_error(ConnectionError::Panic);
-            tracing::error!("a connection ended because of a defect in the webhook");
+            panicked();
+            tracing::error!("a connection ended because of a defect in this program");
         }
     };
     loop {
@@ -108,14 +108,6 @@ pub(crate) struct WebhookConnections {
     pub(crate) stop: CancellationToken,
     /// The requests of HTTP/2 connections.
     pub(crate) streams: TaskTracker,
-}
-
-/// Serves connections for probes and scrapes.
-#[derive(Clone)]
-pub(crate) struct AdminConnections {
-    pub(crate) admin: Admin,
-    pub(crate) limits: Limits,
-    pub(crate) stop: CancellationToken,
 }
 
 // === impl WebhookConnections ===
@@ -224,45 +216,13 @@ fn note_handshake(error: &io::Error) {
     }
 }
 
-// === impl AdminConnections ===
-
-impl AdminConnections {
-    pub(crate) async fn serve(self, stream: TcpStream) {
-        let Self {
-            admin,
-            limits,
-            stop,
-        } = self;
-        let activity = Activity::new();
-        let service = {
-            let activity = Arc::clone(&activity);
-            service_fn(move |request: Request<Incoming>| {
-                let _request = activity.request();
-                let response = admin.respond(&request);
-                async move { Ok::<_, Infallible>(response) }
-            })
-        };
-        let io = TokioIo::new(Watched::new(stream, Arc::clone(&activity)));
-        let connection = http1().serve_connection(io, service);
-        let patience = Patience {
-            header: limits.header,
-            idle: limits.idle,
-        };
-        if let End::Broken(error) = drive(connection, &activity, patience, &stop).await {
-            tracing::debug!(
-                error = &error as &dyn std::error::Error,
-                "a probe's connection broke"
-            );
-        }
-    }
-}
-
 // === HTTP ===
 
 /// An API server's request has a dozen short headers.
 const LARGEST_HEAD: usize = 32 << 10;
 
-fn http1() -> http1::Builder {
+/// HTTP/1.1 as both servers speak it.
+pub(crate) fn http1() -> http1::Builder {
     let mut builder = http1::Builder::new();
     // Its own timeout for heads would close connections that an API server still counts on.
     builder

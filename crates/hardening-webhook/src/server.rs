@@ -24,9 +24,10 @@ use crate::decision::Decide;
 use crate::handler::Handler;
 use crate::health::{Readiness, ReadyCondition};
 use crate::limits::{Limits, Shutdown};
-use crate::listener::{AdminConnections, WebhookConnections, accept};
-use crate::metrics::Metrics;
+use crate::listener::{WebhookConnections, accept};
+use crate::metrics::{ConnectionError, Metrics};
 use crate::policies::Policies;
+use crate::probes::BoundProbes;
 use crate::router::Router;
 use crate::tls::{Certificates, TlsError};
 
@@ -89,8 +90,7 @@ pub struct BoundWebhook {
     tls: Arc<ServerConfig>,
     listener: TcpListener,
     address: SocketAddr,
-    admin: TcpListener,
-    admin_address: SocketAddr,
+    probes: BoundProbes,
     serving: ReadyCondition,
     certificate: ReadyCondition,
 }
@@ -114,7 +114,8 @@ impl Webhook {
     ) -> Result<BoundWebhook, ServeError> {
         let tls = Arc::new(self.certificates.server_config()?);
         let (listener, address) = bind(listen, "reviews").await?;
-        let (admin, admin_address) = bind(metrics_listen, "health and metrics").await?;
+        let admin = Admin::new(self.readiness.clone(), Arc::clone(&self.registry));
+        let probes = BoundProbes::bind(metrics_listen, admin).await?;
         let serving = self.readiness.condition("serving");
         let certificate = self.readiness.condition("certificate");
         Ok(BoundWebhook {
@@ -122,15 +123,15 @@ impl Webhook {
             tls,
             listener,
             address,
-            admin,
-            admin_address,
+            probes,
             serving,
             certificate,
         })
     }
 }
 
-async fn bind(
+/// Binds an address; the error says what for.
+pub(crate) async fn bind(
     address: SocketAddr,
     purpose: &'static str,
 ) -> Result<(TcpListener, SocketAddr), ServeError> {
@@ -156,7 +157,7 @@ impl BoundWebhook {
     /// Where probes and scrapes are answered.
     #[must_use]
     pub fn metrics_address(&self) -> SocketAddr {
-        self.admin_address
+        self.probes.address()
     }
 
     /// The CA that clients must trust, where the certificate is made in memory.
@@ -177,8 +178,7 @@ impl BoundWebhook {
             tls,
             listener,
             address,
-            admin,
-            admin_address,
+            probes,
             serving,
             certificate,
         } = self;
@@ -187,9 +187,9 @@ impl BoundWebhook {
             decide,
             certificates,
             certificate_interval,
-            readiness,
+            readiness: _,
             metrics,
-            registry,
+            registry: _,
             limits,
             shutdown: ending,
         } = webhook;
@@ -206,11 +206,6 @@ impl BoundWebhook {
             stop: phases.stop.clone(),
             streams: TaskTracker::new(),
         };
-        let probes = AdminConnections {
-            admin: Admin::new(readiness, registry),
-            limits,
-            stop: phases.last.clone(),
-        };
         let following = follow(
             policies,
             metrics.clone(),
@@ -226,13 +221,13 @@ impl BoundWebhook {
         );
 
         serving.met();
-        tracing::info!(%address, metrics_address = %admin_address, "serving");
+        tracing::info!(%address, metrics_address = %probes.address(), "serving");
         let mut tasks = Tasks::default();
         tasks.spawn("policies", following);
         tasks.spawn("certificate", renewing);
         tasks.spawn(
             "health and metrics",
-            serve_probes(admin, probes, ending.drain, metrics),
+            serve_probes(probes, limits, ending, phases.last.clone(), metrics),
         );
         tasks.spawn(
             "shutdown",
@@ -314,7 +309,8 @@ async fn serve_reviews(
         reviews.streams.clone(),
     );
     let most = reviews.limits.connections;
-    accept(listener, most, drain, &stop, &metrics, |stream| {
+    let panicked = || metrics.connection_error(ConnectionError::Panic);
+    accept(listener, most, drain, &stop, panicked, |stream| {
         reviews.clone().serve(stream)
     })
     .await;
@@ -327,17 +323,14 @@ async fn serve_reviews(
 }
 
 async fn serve_probes(
-    listener: TcpListener,
-    probes: AdminConnections,
-    drain: Duration,
+    probes: BoundProbes,
+    limits: Limits,
+    ending: Shutdown,
+    last: CancellationToken,
     metrics: Metrics,
 ) -> Result<(), ServeError> {
-    let stop = probes.stop.clone();
-    let most = probes.limits.metrics_connections;
-    accept(listener, most, drain, &stop, &metrics, |stream| {
-        probes.clone().serve(stream)
-    })
-    .await;
+    let panicked = || metrics.connection_error(ConnectionError::Panic);
+    probes.serve(limits, ending, last, panicked).await;
     Ok(())
 }
 
