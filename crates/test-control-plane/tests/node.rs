@@ -202,7 +202,9 @@ async fn an_image_can_be_added_while_it_runs() {
     };
     let busybox = fs::read("/bin/busybox").unwrap();
     let mut layer = Layer::new();
-    layer.file("busybox", Attributes::program(), &busybox).unwrap();
+    layer
+        .file("busybox", Attributes::program(), &busybox)
+        .unwrap();
     let architecture = Architecture::of_this_machine().unwrap();
     let mut image = container_image::Image::new(architecture);
     image.user = Some("65532".to_owned());
