@@ -55,7 +55,7 @@ fn links(page: &str) -> Vec<String> {
 }
 
 /// The anchors of a page's headings, as GitHub and others make them.
-fn anchors(page: &str) -> Vec<String> {
+pub(crate) fn anchors(page: &str) -> Vec<String> {
     let headings = page.lines().filter(|line| line.starts_with('#'));
     let kept = |c: &char| c.is_alphanumeric() || [' ', '-', '_'].contains(c);
     headings
