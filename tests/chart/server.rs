@@ -198,12 +198,15 @@ async fn each_service_account_may_do_just_what_it_must() {
         "# What each ServiceAccount of the chart may do that not every ServiceAccount may, as\n\
                    # `kubectl auth can-i --list` says. Written by `make generate`.\n"
             .to_owned();
-    let modes = [
-        ("tls.mode selfManaged", ""),
-        ("tls.mode certManager", "tls.mode=certManager"),
+    let renderings = [
+        ("default", &[][..]),
+        (
+            "cert-manager, no reports",
+            &["tls.mode=certManager", "missedPods.enabled=false"],
+        ),
     ];
-    for (mode, value) in modes {
-        let objects = objects_of(&render(&[value]));
+    for (name, values) in renderings {
+        let objects = objects_of(&render(values));
         let rights = ["Role", "RoleBinding", "ClusterRole", "ClusterRoleBinding"];
         let rights = objects
             .iter()
@@ -216,7 +219,7 @@ async fn each_service_account_may_do_just_what_it_must() {
             for namespace in [NAMESPACE, SHOP] {
                 let anybody = may(cluster, "anybody", namespace);
                 let may = may(cluster, account, namespace);
-                all += &format!("\n# {mode}: {account}, in namespace {namespace}\n");
+                all += &format!("\n# {name}: {account}, in namespace {namespace}\n");
                 for line in may.difference(&anybody) {
                     all += line;
                     all.push('\n');
