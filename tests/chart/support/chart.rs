@@ -20,7 +20,7 @@ pub(crate) const WEBHOOK: &str = "pod-hardening";
 pub(crate) const MANAGER: &str = "pod-hardening-manager";
 
 /// What is held to a real API server: a name, and values as `--set` takes them.
-pub(crate) const RENDERINGS: [(&str, &[&str]); 8] = [
+pub(crate) const RENDERINGS: [(&str, &[&str]); 7] = [
     ("default", &[]),
     ("cert-manager", &["tls.mode=certManager"]),
     (
@@ -32,7 +32,6 @@ pub(crate) const RENDERINGS: [(&str, &[&str]); 8] = [
         "single replica",
         &["webhook.replicas=1", "manager.replicas=1"],
     ),
-    ("no reports", &["missedPods.enabled=false"]),
     (
         "metrics on",
         &[
@@ -58,7 +57,6 @@ pub(crate) const RENDERINGS: [(&str, &[&str]); 8] = [
             "webhook.podLabels.team=platform",
             "webhook.tolerations[0].operator=Exists",
             "manager.podLabels.team=platform",
-            "missedPods.interval=1h30m",
             "listenAddress=[::]",
             "metrics.monitor=ServiceMonitor",
             "metrics.alerts=true",
