@@ -156,17 +156,9 @@ impl Fleet {
         Api::as_user(&self.control_plane, user(who), None).await
     }
 
-    pub(super) fn collection(&self) -> String {
-        format!("/api/v1/namespaces/{OWN}/secrets")
-    }
-
-    pub(super) fn path(&self, secret: &str) -> String {
-        format!("{}/{secret}", self.collection())
-    }
-
     /// A Secret, if it is there.
     pub(super) async fn secret(&self, name: &str) -> Option<Value> {
-        self.api.get(&self.path(name)).await.ok()
+        self.api.get(&path(name)).await.ok()
     }
 
     pub(super) async fn configuration(&self) -> Value {
@@ -243,6 +235,16 @@ impl Fleet {
         }
         self.control_plane.stop().await.unwrap();
     }
+}
+
+/// The Secrets of the namespace with ours.
+pub(super) fn collection_of_secrets() -> String {
+    format!("/api/v1/namespaces/{OWN}/secrets")
+}
+
+/// One of them.
+pub(super) fn path(secret: &str) -> String {
+    format!("{}/{secret}", collection_of_secrets())
 }
 
 fn user(who: Who) -> &'static str {

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use crate::support::api::until;
 use crate::support::tell::tell;
-use fleet::{CA, Fleet, Lifetimes, SERVING, Who};
+use fleet::{CA, Fleet, Lifetimes, SERVING, Who, collection_of_secrets, path};
 use load::Load;
 
 /// Short enough to see several of each, long enough for a machine that does much else meanwhile.
@@ -100,9 +100,9 @@ async fn what_is_harmed_is_made_again_and_no_call_fails() {
         let before = fleet.secret(SERVING).await.unwrap()["data"]["tls.crt"].clone();
         for (secret, harm) in harms {
             match harm {
-                None => fleet.api.delete(&fleet.path(secret)).await,
+                None => fleet.api.delete(&path(secret)).await,
                 Some(members) => {
-                    fleet.api.merge(&fleet.path(secret), members).await.unwrap();
+                    fleet.api.merge(&path(secret), members).await.unwrap();
                 }
             }
         }
@@ -160,7 +160,7 @@ async fn strangers_are_left_alone(fleet: &Fleet) {
     let theirs = json!({
         "apiVersion": "v1", "kind": "Secret", "metadata": {"name": "theirs"}, "data": {"a": "Yg=="},
     });
-    let collection = fleet.collection();
+    let collection = collection_of_secrets();
     let theirs = fleet.api.post(&collection, &theirs).await.unwrap();
     // With all rights, so that it is not for want of rights that it stays away.
     let kubeconfig = fleet.control_plane.kubeconfig_path();
@@ -196,7 +196,7 @@ async fn rights_are_enough_and_no_more(fleet: &Fleet) {
     ];
     for (who, verb, secret, status) in cases {
         let api = fleet.as_user(who).await;
-        let path = fleet.path(secret);
+        let path = path(secret);
         let object = fleet.secret(SERVING).await.unwrap();
         let answer = match verb {
             "put" => {

@@ -439,7 +439,7 @@ mod tests {
         let ca = Authority::make(NOW, HOUR).unwrap();
         let pair = ca.issue(&names(&[NAME]), NOW, HOUR).unwrap();
         let printed = format!("{ca:?} {pair:?}");
-        for key in [ca.key_pem().into_bytes(), pair.key.clone()] {
+        for key in [ca.key_pem().into_bytes(), pair.key] {
             let key = String::from_utf8(key).unwrap();
             let line = key.lines().nth(1).unwrap();
             assert!(!printed.contains(line));
