@@ -114,6 +114,7 @@ async fn what_is_harmed_is_made_again_and_no_call_fails() {
     let seen = load.end().await;
     seen.assert_none_failed();
     tell(&format!("certificates: harmed in 7 ways: {seen}"));
+    a_lost_ca_is_no_longer_trusted_when_asked_for(&fleet).await;
     fleet.stop().await;
 }
 
@@ -130,6 +131,33 @@ async fn first_start_made_one_ca(fleet: &Fleet) {
     for bundle in ours {
         assert_eq!(bundle, [load::decoded(&ca["data"]["ca.crt"])]);
     }
+}
+
+/// Somebody wants to be rid of a CA before its time, as docs/operations.md says how.
+async fn a_lost_ca_is_no_longer_trusted_when_asked_for(fleet: &Fleet) {
+    assert!(fleet.trusted().await.iter().all(|bundle| bundle.len() > 1));
+    let remove = |webhook: usize| json!({"op": "remove", "path": format!("/webhooks/{webhook}/clientConfig/caBundle")});
+    let content = [("content-type", "application/json-patch+json")];
+    let patch = json!([remove(0), remove(1)]);
+    let answer = fleet
+        .api
+        .request("PATCH", fleet::CONFIGURATION, &content, Some(&patch))
+        .await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+    until("only the CAs that are there are trusted", async || {
+        let ca = fleet.secret(CA).await?;
+        let known = ["ca.crt", "next.crt", "previous.crt"];
+        let known: Vec<String> = known
+            .iter()
+            .map(|entry| &ca["data"][entry])
+            .filter(|entry| entry.is_string())
+            .map(load::decoded)
+            .collect();
+        let trusted = fleet.trusted().await;
+        let right = |bundle: &Vec<String>| bundle.iter().eq(&known);
+        trusted.iter().all(right).then_some(())
+    })
+    .await;
 }
 
 /// Only the `caBundle`s of our webhooks are written, and nothing is taken over.
