@@ -21,7 +21,7 @@ async fn cluster() -> &'static Cluster {
     SHARED
         .get_or_init(async || {
             let cluster = Cluster::start().await;
-            cluster.install_crds_of_others();
+            cluster.install_crds_of_others().await;
             cluster
         })
         .await
