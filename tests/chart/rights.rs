@@ -27,7 +27,10 @@ async fn each_service_account_may_do_just_what_it_must() {
             .to_owned();
     let renderings = [
         ("default", &[][..]),
-        ("cert-manager", &["tls.mode=certManager"]),
+        (
+            "cert-manager, no reports",
+            &["tls.mode=certManager", "missedPods.enabled=false"],
+        ),
     ];
     for (name, values) in renderings {
         let objects = objects_of(&render(values));
