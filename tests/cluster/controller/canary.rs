@@ -111,7 +111,7 @@ async fn what_pods_keep_to_themselves_is_nowhere_that_this_writes_to() {
         }
         let log = controller.log_text();
         // It says something, of reviews and of errors, so its silence about the rest means something.
-        for said in ["reviewed", "the pod cannot be read", "nowhere"] {
+        for said in ["reviewed", "the pod cannot be read", "unseen"] {
             assert!(log.contains(said), "{said}: {log}");
         }
         let is_json = log
