@@ -9,6 +9,7 @@ use test_control_plane::{ControlPlane, ControlPlaneOptions};
 use crate::support::api::{Api, bare_namespace};
 use crate::support::policies;
 use crate::support::tell::tell;
+use crate::support::version::acts_as;
 
 const NAMESPACE: &str = "versions";
 const RUNTIME_CLASS: &str = "versions";
@@ -24,7 +25,10 @@ async fn an_api_server_keeps_the_fields_of_its_version_and_no_others() {
     let version = check(&itself).await;
     itself.stop().await.unwrap();
 
-    let oldest = version.minor().saturating_sub(ACTS_BACK).max(OLDEST_ACTED_AS);
+    let oldest = version
+        .minor()
+        .saturating_sub(ACTS_BACK)
+        .max(OLDEST_ACTED_AS);
     let older = start(&[format!("--emulated-version=1.{oldest}")]).await;
     assert_eq!(check(&older).await, KubernetesVersion::v1(oldest));
     older.stop().await.unwrap();
@@ -48,7 +52,8 @@ async fn check(control_plane: &ControlPlane) -> KubernetesVersion {
         "apiVersion": "node.k8s.io/v1", "kind": "RuntimeClass", "metadata": {"name": RUNTIME_CLASS},
         "handler": "sandbox",
     });
-    api.ensure("/apis/node.k8s.io/v1/runtimeclasses", &class).await;
+    api.ensure("/apis/node.k8s.io/v1/runtimeclasses", &class)
+        .await;
 
     let (mut kept, mut dropped) = (0, Vec::new());
     for row in &FIELDS {
@@ -73,7 +78,11 @@ async fn check(control_plane: &ControlPlane) -> KubernetesVersion {
     tell(&format!(
         "versions: an API server that acts as {version} keeps fields at {kept} places, and drops {}: {}",
         dropped.len(),
-        if dropped.is_empty() { "-".to_owned() } else { dropped.join(", ") }
+        if dropped.is_empty() {
+            "-".to_owned()
+        } else {
+            dropped.join(", ")
+        }
     ));
     version
 }
@@ -87,7 +96,11 @@ async fn what_is_filled_in_is_kept(api: &Api, version: KubernetesVersion) {
         let value = sample(row.field).unwrap();
         for (level, path) in [("pod", row.pod), ("containers", row.container)] {
             if let Some(path) = path {
-                put(&mut spec, &format!("/{level}/{}", path.replace('.', "/")), value.clone());
+                put(
+                    &mut spec,
+                    &format!("/{level}/{}", path.replace('.', "/")),
+                    value.clone(),
+                );
             }
         }
     }
@@ -106,24 +119,31 @@ async fn what_is_filled_in_is_kept(api: &Api, version: KubernetesVersion) {
     let plan = plan(&set.matching(NAMESPACE, &view).unwrap(), &view);
     for row in came_later() {
         let is_filled = plan.fills.iter().any(|fill| fill.field == row.field);
-        let held = |guard| plan.withheld.iter().any(|held| held.field == row.field && held.guard == guard);
-        assert_eq!(is_filled, row.is_known_to(Some(version)), "{version}: {plan:?}");
-        assert_eq!(is_filled, !held(Guard::KubernetesVersion), "{version}: {plan:?}");
+        let held = |guard| {
+            plan.withheld
+                .iter()
+                .any(|held| held.field == row.field && held.guard == guard)
+        };
+        assert_eq!(
+            is_filled,
+            row.is_known_to(Some(version)),
+            "{version}: {plan:?}"
+        );
+        assert_eq!(
+            is_filled,
+            !held(Guard::KubernetesVersion),
+            "{version}: {plan:?}"
+        );
     }
     json_patch::patch(&mut pod, &plan.to_patch()).unwrap();
     let stored = stored(api, &pod).await;
     for fill in &plan.fills {
         let row = fill.field.row();
-        let is_stored = places(row).iter().any(|path| stored.pointer(path).is_some());
+        let is_stored = places(row)
+            .iter()
+            .any(|path| stored.pointer(path).is_some());
         assert!(is_stored, "{version} dropped {}: {stored:#}", fill.path());
     }
-}
-
-/// The version that the API server says it acts as.
-async fn acts_as(api: &Api) -> KubernetesVersion {
-    let told = api.get("/version").await.unwrap();
-    let minor = told["emulationMinor"].as_str().or(told["minor"].as_str());
-    format!("1.{}", minor.unwrap()).parse().unwrap()
 }
 
 async fn stored(api: &Api, pod: &Value) -> Value {
@@ -141,7 +161,9 @@ fn plain_pod() -> Value {
 
 /// Where a field stands in [`plain_pod`].
 fn places(row: &FieldRow) -> Vec<String> {
-    let pod = row.pod.map(|path| format!("/spec/{}", path.replace('.', "/")));
+    let pod = row
+        .pod
+        .map(|path| format!("/spec/{}", path.replace('.', "/")));
     let container = row
         .container
         .map(|path| format!("/spec/containers/0/{}", path.replace('.', "/")));

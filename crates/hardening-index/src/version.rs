@@ -7,7 +7,6 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use backon::BackoffBuilder as _;
 use futures::StreamExt as _;
 use futures::stream::{self, BoxStream};
 use hardening_engine::KubernetesVersion;
@@ -60,7 +59,10 @@ pub(crate) fn versions(client: Client) -> BoxStream<'static, Result<ServerVersio
 
 /// The version that an API server acts as: one can be told to act as an older one than it is.
 fn version(info: &Info) -> Option<KubernetesVersion> {
-    let emulated = info.emulation_major.as_ref().zip(info.emulation_minor.as_ref());
+    let emulated = info
+        .emulation_major
+        .as_ref()
+        .zip(info.emulation_minor.as_ref());
     let (major, minor) = emulated.unwrap_or((&info.major, &info.minor));
     format!("{major}.{minor}").parse().ok()
 }
@@ -73,7 +75,8 @@ impl Told {
     /// Takes an answer in; what counts with it.
     fn now(&mut self, version: Option<KubernetesVersion>, now: Instant) -> ServerVersion {
         self.0.extend(version.map(|version| (now, version)));
-        self.0.retain(|(when, _)| now.duration_since(*when) < LATELY);
+        self.0
+            .retain(|(when, _)| now.duration_since(*when) < LATELY);
         let lowest = self.0.iter().map(|(_, version)| *version).min();
         lowest.map_or(ServerVersion::Untold, ServerVersion::Known)
     }

@@ -36,8 +36,7 @@ pub enum Status {
 /// The watches of all resources, as something to run.
 pub struct PolicyWatch {
     index: PolicyIndex,
-    changes:
-        SelectAll<BoxStream<'static, (Watched, Result<Change, watcher::Error>)>>,
+    changes: SelectAll<BoxStream<'static, (Watched, Result<Change, watcher::Error>)>>,
     versions: BoxStream<'static, Result<ServerVersion, kube::Error>>,
     resources: [WatchedResource; Watched::ALL.len()],
     status: watch::Sender<Status>,
@@ -574,7 +573,8 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_older_version_counts_at_once_and_a_newer_one_when_the_older_was_not_told_for_long() {
+    async fn an_older_version_counts_at_once_and_a_newer_one_when_the_older_was_not_told_for_long()
+    {
         let server = ApiServer::empty();
         server.tell_minor(Some("34"));
         let mut running = run(&server);

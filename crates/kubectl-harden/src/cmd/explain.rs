@@ -114,7 +114,12 @@ fn given(args: &ExplainArgs, notes: &mut Vec<String>) -> anyhow::Result<Vec<Expl
             "note: there is no pod in these manifests, and nothing that makes pods".to_owned(),
         );
     }
-    let known = policies.for_workloads(&found, &manifests, namespace, args.kubernetes.kubernetes_version)?;
+    let known = policies.for_workloads(
+        &found,
+        &manifests,
+        namespace,
+        args.kubernetes.kubernetes_version,
+    )?;
     with_policies(&found, known, false, notes)
 }
 
