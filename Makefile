@@ -43,7 +43,7 @@ oracle: tools ## PodSecurityPolicy's own code of Kubernetes 1.24 against ours, o
 
 generate: ## write crds/, docs/reference/, docs/compatibility.md, the chart's values.yaml and what tests expect, after a change that is meant
 	UPDATE_EXPECT=1 cargo test --quiet --package hardening-controller --test program -- crds::
-	UPDATE_EXPECT=1 cargo test --quiet --package hardening-tests --test chart -- generated:: server::each_service_account
+	UPDATE_EXPECT=1 cargo test --quiet --package hardening-tests --test chart -- generated:: rights::each_service_account
 	UPDATE_EXPECT=1 cargo test --quiet --package hardening-tests --test fast
 	UPDATE_EXPECT=1 cargo test --quiet --package hardening-tests --test node -- compatibility::the_page
 	UPDATE_EXPECT=1 cargo test --quiet --package hardening-engine --test golden

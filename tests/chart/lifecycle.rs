@@ -15,13 +15,21 @@ const POLICY: &str = r#"{
 #[tokio::test]
 async fn helm_installs_and_uninstalls_it_without_keeping_pods_out() {
     let cluster = Cluster::start().await;
-    printed(cluster.helm(&["install", RELEASE, CHART]));
+    let notes = printed(cluster.helm(&["install", RELEASE, CHART]));
     before(
         &cluster.written_by_helm(&["create", "patch"]),
         "deployments",
         "mutatingwebhookconfigurations",
     );
     cluster.create_pod(SHOP).await.unwrap();
+    // What it tells to do next can be done.
+    let (_, policy) = notes.split_once("<<EOF\n").unwrap();
+    let (policy, _) = policy.split_once("  EOF").unwrap();
+    let tried = printed(cluster.kubectl(&["create", "--dry-run=server", "--filename=-"], policy));
+    assert!(
+        tried.contains("podhardeningpolicy.podhardening.dev/restricted created"),
+        "{tried}"
+    );
     printed(cluster.kubectl(&["create", "--filename=-"], POLICY));
 
     printed(cluster.helm(&["uninstall", RELEASE]));

@@ -44,6 +44,9 @@ mod alerts;
 // The controller as a program of its own, beside an API server of its own.
 mod controller;
 
+// Certificates of our own, renewed and harmed while pods are being created.
+mod certificates;
+
 // What kubectl harden audit says of running pods.
 mod audit;
 
