@@ -24,7 +24,7 @@ fn modules_tests_and_pages_speak_of_the_same_versions() {
 
     let mut wrong = Vec::new();
     let page = text(PAGE);
-    let range = format!("Supported are {} to {}.", oldest.1, newest.1);
+    let range = format!("It is made for Kubernetes {} to {}.", oldest.1, newest.1);
     if !page.contains(&range) {
         wrong.push(format!("{PAGE} does not say: {range}"));
     }
