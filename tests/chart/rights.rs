@@ -17,14 +17,17 @@ use crate::support::chart::{
 use crate::support::cluster::{Cluster, SHOP};
 use crate::support::files::expect_file;
 
+/// What the golden file begins with.
+const HEAD: &str = "\
+# What each ServiceAccount of the chart may do that not every ServiceAccount may, as
+# `kubectl auth can-i --list` says. Written by `make generate`.
+";
+
 /// What whoever steals a token of ours could do, as the API server has it: in our namespace, and in any other.
 #[tokio::test]
 async fn each_service_account_may_do_just_what_it_must() {
     let cluster = &Cluster::start().await;
-    let mut all =
-        "# What each ServiceAccount of the chart may do that not every ServiceAccount may, as\n\
-                   # `kubectl auth can-i --list` says. Written by `make generate`.\n"
-            .to_owned();
+    let mut all = HEAD.to_owned();
     let renderings = [
         ("default", &[][..]),
         (

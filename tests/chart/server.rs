@@ -11,7 +11,7 @@ use tokio::sync::OnceCell;
 use crate::support::api::until;
 use crate::support::chart::{
     CHART, MANAGER, NAMESPACE, RELEASE, RENDERINGS, WEBHOOK, helm, objects_of, of_kind, printed,
-    render,
+    render, with_values,
 };
 use crate::support::cluster::{Cluster, REGISTRATION, SHOP};
 
@@ -31,21 +31,18 @@ async fn cluster() -> &'static Cluster {
 async fn the_api_server_takes_every_rendering() {
     let cluster = cluster().await;
     let ca = cluster.control_plane.directory().join("ca.crt");
-    let with_ca = format!("tls.files.caBundle={}", ca.display());
-    let files = ["--set=tls.mode=files", "--set=tls.files.secretName=of-mine"];
+    let ca = format!("tls.files.caBundle={}", ca.display());
     let arguments = [
-        &[
-            "template",
-            RELEASE,
-            CHART,
-            "--namespace",
-            NAMESPACE,
-            "--set-file",
-            &with_ca,
-        ][..],
-        &files,
+        "template",
+        RELEASE,
+        CHART,
+        "--namespace",
+        NAMESPACE,
+        "--set-file",
+        &ca,
     ];
-    let with_ca = printed(helm(None, &arguments.concat()));
+    let files = ["tls.mode=files", "tls.files.secretName=of-mine"];
+    let with_ca = printed(helm(None, &with_values(&arguments, &files)));
     assert!(with_ca.contains("caBundle: "), "{with_ca}");
     let renderings = RENDERINGS.map(|(name, values)| (name, render(values)));
     for (name, yaml) in renderings.into_iter().chain([("own CA", with_ca)]) {

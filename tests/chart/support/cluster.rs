@@ -64,8 +64,13 @@ impl Cluster {
     /// Starts one that has our namespace and another, [`SHOP`]. Nothing but a test changes what is in it: there is
     /// no controller manager.
     pub(crate) async fn start() -> Self {
+        Self::with_controllers(false).await
+    }
+
+    /// As [`Self::start`], but that controllers make pods of Deployments, if so. There is no node for them.
+    pub(crate) async fn with_controllers(controller_manager: bool) -> Self {
         let options = ControlPlaneOptions {
-            controller_manager: false,
+            controller_manager,
             audit_policy: Some(AUDIT_WRITES.to_owned()),
             ..ControlPlaneOptions::default()
         };
