@@ -117,7 +117,7 @@ async fn follow(mut status: watch::Receiver<Status>, known: ReadyCondition) {
         match &*status.borrow_and_update() {
             Status::Fresh => known.met(),
             unknown @ (Status::Syncing(_) | Status::AskingVersion | Status::Stale(_)) => {
-                known.unmet(unknown.to_string())
+                known.unmet(unknown.to_string());
             }
         }
         if status.changed().await.is_err() {
