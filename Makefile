@@ -1,7 +1,7 @@
 # What can be done with this repository. `make` alone lists it.
 
 .DEFAULT_GOAL := help
-.PHONY: help tools build demo playground fmt fmt-check lint layers test oracle generate check-generated doc \
+.PHONY: help tools build demo playground fmt fmt-check lint layers test test-matrix oracle generate check-generated doc \
 	bench bench-check bench-accept bench-hostile
 
 help: ## list what there is
@@ -21,6 +21,9 @@ playground: tools ## the same set-up to try things on, until Ctrl-C
 
 test: tools ## everything that can fail: lints, unit, property, example and API-server tests, the demo
 	@hack/test
+
+test-matrix: tools ## the API-server tests on each supported version of Kubernetes; an hour or more
+	@hack/test-matrix
 
 lint: fmt-check layers ## formatting, clippy, and who may depend on whom
 	cargo clippy --workspace --all-targets -- --deny warnings

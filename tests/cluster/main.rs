@@ -28,6 +28,9 @@ mod ephemeral;
 mod model;
 // What a newer Kubernetes may put into a pod survives.
 mod future_fields;
+// Which fields an API server keeps, by its version; and that none is overlooked.
+mod known_fields;
+mod versions;
 // Why each guard is there: what the API server says without it.
 mod guards;
 // What the API server makes of our CRDs, and of good and bad policies.

@@ -16,3 +16,4 @@ mod reference; // docs/reference is generated
 mod security; // each threat has a test, or is accepted
 mod support;
 mod tidy; // rules about files that the compiler does not know
+mod versions; // which versions of Kubernetes are supported

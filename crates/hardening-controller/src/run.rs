@@ -116,7 +116,9 @@ async fn follow(mut status: watch::Receiver<Status>, known: ReadyCondition) {
     loop {
         match &*status.borrow_and_update() {
             Status::Fresh => known.met(),
-            unknown @ (Status::Syncing(_) | Status::Stale(_)) => known.unmet(unknown.to_string()),
+            unknown @ (Status::Syncing(_) | Status::AskingVersion | Status::Stale(_)) => {
+                known.unmet(unknown.to_string());
+            }
         }
         if status.changed().await.is_err() {
             return;
