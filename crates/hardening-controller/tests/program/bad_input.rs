@@ -298,7 +298,7 @@ fn every_flag_is_an_environment_variable_too() {
         error.starts_with("error: absent.yaml: No such file"),
         "{error}"
     );
-    for (command, flags) in [("run", 17), ("manage", 11), ("serve", 12)] {
+    for (command, flags) in [("run", 19), ("manage", 11), ("serve", 14)] {
         let help = program().args([command, "--help"]).output().unwrap();
         let help = String::from_utf8(help.stdout).unwrap();
         // The examples have flags too, and texts may be wrapped before one.
