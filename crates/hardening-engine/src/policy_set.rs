@@ -14,6 +14,7 @@ use hardening_api::policy::Mode;
 use rpds::HashTrieMapSync;
 
 use crate::field::Field;
+use crate::kubernetes::KubernetesVersion;
 use crate::pod::Pod;
 use crate::policy::{Policy, PolicyKey};
 
@@ -59,6 +60,8 @@ pub struct PolicySet {
     all_runtime_classes_known: bool,
     /// Whether a service account that is not in the map does not exist.
     all_service_accounts_known: bool,
+    /// `None`: not known, and taken to have every field.
+    kubernetes: Option<KubernetesVersion>,
 }
 
 type Policies = Arc<[Arc<Policy>]>;
@@ -101,6 +104,7 @@ impl PolicySet {
             runtime_classes: HashTrieMapSync::default(),
             all_runtime_classes_known: false,
             all_service_accounts_known: unknown == UnknownNamespaces::NotYetSeen,
+            kubernetes: None,
         }
     }
 
@@ -227,6 +231,18 @@ impl PolicySet {
     /// start: nothing is decided before they are all seen.
     pub fn know_all_service_accounts(&mut self) {
         self.all_service_accounts_known = true;
+    }
+
+    /// Says which version of Kubernetes the cluster has; `None`: that is not known, and every field is taken to
+    /// be one that it has. With several API servers it is the lowest of theirs, as any of them may ask.
+    pub fn set_kubernetes_version(&mut self, version: Option<KubernetesVersion>) {
+        self.kubernetes = version;
+    }
+
+    /// The cluster's version of Kubernetes, where it is known.
+    #[must_use]
+    pub fn kubernetes_version(&self) -> Option<KubernetesVersion> {
+        self.kubernetes
     }
 
     /// All policies, in no order.
@@ -461,5 +477,10 @@ impl<'a> Matching<'a> {
 
     pub(crate) fn runtime_class(&self, name: &str) -> Option<&'a [(Arc<str>, Arc<str>)]> {
         self.set.runtime_class(name)
+    }
+
+    /// Whether the cluster's version of Kubernetes has a field.
+    pub(crate) fn has_field(&self, field: Field) -> bool {
+        field.row().is_known_to(self.set.kubernetes)
     }
 }

@@ -23,6 +23,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::connection::{Activity, End, Patience, Watched, drive};
 use crate::limits::Limits;
+use crate::log_limit::LogLimit;
 use crate::metrics::{ConnectionError, Metrics, Raised};
 use crate::router::Router;
 
@@ -108,6 +109,8 @@ pub(crate) struct WebhookConnections {
     pub(crate) stop: CancellationToken,
     /// The requests of HTTP/2 connections.
     pub(crate) streams: TaskTracker,
+    /// For handshakes that fail: whoever can reach the port can make them fail.
+    pub(crate) log: Arc<LogLimit>,
 }
 
 // === impl WebhookConnections ===
@@ -130,21 +133,37 @@ impl WebhookConnections {
         match timeout(self.limits.handshake, self.tls.accept(stream)).await {
             Ok(Ok(stream)) => {
                 let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+                // On the heap, so that a connection that never gets so far does not hold the room for both.
                 if is_http2 {
-                    self.http2(stream).await;
+                    Box::pin(self.http2(stream)).await;
                 } else {
-                    self.http1(stream).await;
+                    Box::pin(self.http1(stream)).await;
                 }
             }
             Ok(Err(error)) => {
-                self.metrics.connection_error(ConnectionError::Handshake);
-                note_handshake(&error);
+                self.note_handshake(&error);
             }
             Err(_) => {
                 self.metrics
                     .connection_error(ConnectionError::HandshakeTimeout);
                 tracing::debug!("a TLS handshake took too long");
             }
+        }
+    }
+
+    /// Port scanners and TCP probes close a connection before they have said anything: that is not worth a
+    /// warning. An API server that does not trust the certificate says so, and is.
+    fn note_handshake(&self, error: &io::Error) {
+        let is_unwelcome = is_unwelcome(error);
+        self.metrics.connection_error(if is_unwelcome {
+            ConnectionError::ClientCertificate
+        } else {
+            ConnectionError::Handshake
+        });
+        if error.kind() != io::ErrorKind::InvalidData {
+            tracing::debug!(%error, "a TLS handshake broke off");
+        } else if let Some(held_back) = self.log.admit() {
+            tracing::warn!(%error, held_back, "a TLS handshake failed");
         }
     }
 
@@ -206,20 +225,24 @@ impl WebhookConnections {
     }
 }
 
-/// Port scanners and TCP probes close a connection before they have said anything: that is not worth a
-/// warning. An API server that does not trust the certificate says so, and is.
-fn note_handshake(error: &io::Error) {
-    if error.kind() == io::ErrorKind::InvalidData {
-        tracing::warn!(%error, "a TLS handshake failed");
-    } else {
-        tracing::debug!(%error, "a TLS handshake broke off");
-    }
+/// Whether it is the caller's certificate, or that it has none, that ended the handshake.
+fn is_unwelcome(error: &io::Error) -> bool {
+    let inner = error
+        .get_ref()
+        .and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    matches!(
+        inner,
+        Some(rustls::Error::NoCertificatesPresented | rustls::Error::InvalidCertificate(_))
+    )
 }
 
 // === HTTP ===
 
 /// An API server's request has a dozen short headers.
-const LARGEST_HEAD: usize = 32 << 10;
+const LARGEST_HEAD: usize = 16 << 10;
+
+/// hyper would let a connection's buffer grow to twenty times as much, for whoever sends without an end.
+const LARGEST_READ: usize = LARGEST_HEAD + (4 << 10);
 
 /// HTTP/1.1 as both servers speak it.
 pub(crate) fn http1() -> http1::Builder {
@@ -227,7 +250,8 @@ pub(crate) fn http1() -> http1::Builder {
     // Its own timeout for heads would close connections that an API server still counts on.
     builder
         .header_read_timeout(None)
-        .max_header_size(LARGEST_HEAD);
+        .max_header_size(LARGEST_HEAD)
+        .max_buf_size(LARGEST_READ);
     builder
 }
 
@@ -240,7 +264,8 @@ fn reviews(
     service_fn(move |request| {
         let (router, under_way) = (router.clone(), activity.request());
         async move {
-            let response = router.respond(request).await;
+            // On the heap, so that a connection without a request does not hold the room for one.
+            let response = Box::pin(router.respond(request)).await;
             drop(under_way);
             Ok(response)
         }

@@ -96,6 +96,8 @@ pub(crate) fn held_item(asked: &Asked<'_, '_>, item: &Item) -> Held {
     held
 }
 
+/// The API servers that take compiled policies have every field of the table, so no version is asked for; and
+/// what a running pod cannot take is left out by the rows, as nothing is recorded on such a pod.
 fn every_field(field: Field) -> Held {
     match field.row().linux_only {
         true => vec![(Guard::WindowsPod, "variables.windows".to_owned())],
