@@ -8,10 +8,10 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use hardening_compile::{Compiled, CompiledPolicy, Options, compile};
-use hardening_engine::{FILLED, Guard, Pod, WITHHELD, plan};
+use hardening_engine::{FILLED, Field, Guard, KubernetesVersion, Pod, WITHHELD, plan};
 use serde_json::{Value, json};
 
-use crate::support::api::{Api, until};
+use crate::support::api::{Api, Refusal, until};
 use crate::support::compare::{as_the_webhook_saw_it, differences, mounts_token, normalised};
 use crate::support::generate;
 use crate::support::generate::policy::NAMESPACES;
@@ -19,6 +19,7 @@ use crate::support::lab::{Lab, policies_of, policy_set};
 use crate::support::property::{Outcome, Property, broken};
 use crate::support::tally::{Seen, all_fields};
 use crate::support::tell::tell;
+use crate::support::version::{acts_as, not_run};
 
 /// So that 3,000 of them are admitted without us.
 const CASES: usize = 3500;
@@ -37,7 +38,9 @@ const ROUND: &str = "round.example.com/";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn compiled_policies_do_what_the_webhook_does() {
-    let lab = CompiledLab::open().await;
+    let Some(lab) = CompiledLab::open().await else {
+        return;
+    };
     let exceptions = AtomicUsize::new(0);
     let tally = Property {
         name: "generated pods for compiled policies",
@@ -59,7 +62,8 @@ async fn compiled_policies_do_what_the_webhook_does() {
         "compiled policies: {exceptions} pods came with an annotation that looks like a record of ours and is not as we write it"
     ));
     lab.close().await;
-    let on_creation = |guard: &Guard| *guard != Guard::RunningPod;
+    let on_creation =
+        |guard: &Guard| !matches!(guard, Guard::RunningPod | Guard::KubernetesVersion);
     let guards: Vec<Guard> = Guard::ALL.into_iter().filter(on_creation).collect();
     tally.assert_complete(&all_fields(), &guards);
     if generate::cases(CASES) >= CASES {
@@ -71,6 +75,9 @@ async fn compiled_policies_do_what_the_webhook_does() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_compiled_policy_is_accepted() {
     let admin = Api::admin().await;
+    if !can_compile(&admin).await {
+        return;
+    }
     let seed = generate::base_seed();
     let (mut accepted, mut wrong) = (0, Vec::new());
     for number in 0..generate::cases(200) {
@@ -78,7 +85,9 @@ async fn every_compiled_policy_is_accepted() {
         let mut set = policy_set(&policies);
         if number % 2 == 0 {
             // So that its namespace selectors are asked in CEL.
-            NAMESPACES.iter().for_each(|(name, _)| set.remove_namespace(name));
+            NAMESPACES
+                .iter()
+                .for_each(|(name, _)| set.remove_namespace(name));
         }
         for object in compile(&set, &Options::default()).objects {
             for (path, object) in [(POLICIES, &object.policy), (BINDINGS, &object.binding)] {
@@ -89,16 +98,19 @@ async fn every_compiled_policy_is_accepted() {
             }
         }
     }
-    tell(&format!("compiled policies: {accepted} objects accepted, seed {seed}"));
-    assert!(wrong.is_empty(), "{} refused, the first:\n{}", wrong.len(), wrong[0]);
+    tell(&format!(
+        "compiled policies: {accepted} objects accepted, seed {seed}"
+    ));
+    assert!(
+        wrong.is_empty(),
+        "{} refused, the first:\n{}",
+        wrong.len(),
+        wrong[0]
+    );
     assert!(accepted > 0);
 }
 
-async fn run(
-    lab: &CompiledLab,
-    case: &Value,
-    exceptions: &AtomicUsize,
-) -> Outcome {
+async fn run(lab: &CompiledLab, case: &Value, exceptions: &AtomicUsize) -> Outcome {
     let (Some(namespace), pod, policies) =
         (case["namespace"].as_str(), &case["pod"], policies_of(case))
     else {
@@ -157,10 +169,114 @@ async fn run(
     }))
 }
 
+/// Pods for each set of policies, of those to which ephemeral containers are added.
+const RUNNING_PODS: usize = 25;
+const RUNNING_CASES: usize = 300;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn compiled_policies_do_to_ephemeral_containers_what_the_webhook_does() {
+    let Some(lab) = CompiledLab::open().await else {
+        return;
+    };
+    let tally = Property {
+        name: "generated ephemeral containers for compiled policies",
+        cases: RUNNING_PODS,
+        rounds: generate::cases(RUNNING_CASES).div_ceil(RUNNING_PODS),
+        policies: |random, _| generate::policy::set(random),
+        case: |random, number, policies| {
+            json!({
+                "namespace": random.pick(&NAMESPACES).0,
+                "pod": generate::pod::pod(random, &format!("compiled-running-{number}")),
+                "createdWithUs": random.flip(),
+                "there": if random.flip() { generate::ephemeral::containers(random, 0) } else { Vec::new() },
+                "new": generate::ephemeral::containers(random, 10),
+                "policies": policies,
+            })
+        },
+        prepare: async |policies: &[Value]| lab.put_in_force(policies).await,
+        run: async |case: &Value| run_on_running(&lab, case).await,
+    }
+    .check()
+    .await;
+    lab.close().await;
+    tally.assert_complete(
+        &[Field::RunAsUser, Field::CapabilitiesDrop],
+        &[Guard::RunningPod],
+    );
+}
+
+/// Creates the pod, tries to add to it, and removes it.
+async fn run_on_running(lab: &CompiledLab, case: &Value) -> Outcome {
+    let Some(namespace) = case["namespace"].as_str() else {
+        return Ok(Ok(Seen::default()));
+    };
+    let pods = format!("/api/v1/namespaces/{namespace}/pods");
+    let creator = match case["createdWithUs"] == true {
+        true => &lab.webhook.with_us,
+        false => &lab.webhook.without_us,
+    };
+    let created = match creator.post(&pods, &case["pod"]).await {
+        Ok(created) => created,
+        Err(refusal) => return Ok(Err(refusal)),
+    };
+    let path = format!("{pods}/{}", created["metadata"]["name"].as_str().unwrap());
+    let outcome = add_to(lab, case, namespace, &path).await;
+    lab.webhook.admin.delete(&path).await;
+    outcome.unwrap_or_else(|refusal| Ok(Err(refusal)))
+}
+
+async fn add_to(
+    lab: &CompiledLab,
+    case: &Value,
+    namespace: &str,
+    path: &str,
+) -> Result<Outcome, Refusal> {
+    let subresource = format!("{path}/ephemeralcontainers");
+    let mut running = lab.webhook.admin.get(path).await?;
+    let items = |list: &Value| list.as_array().cloned().unwrap_or_default();
+    if !items(&case["there"]).is_empty() {
+        running["spec"]["ephemeralContainers"] = case["there"].clone();
+        running = lab.webhook.without_us.put(&subresource, &running).await?;
+    }
+    let mut grown = running.clone();
+    let mut all = items(&grown["spec"]["ephemeralContainers"]);
+    all.extend(items(&case["new"]));
+    grown["spec"]["ephemeralContainers"] = all.into();
+    let dry_run = format!("{subresource}?dryRun=All");
+    let without_us = lab.webhook.without_us.put(&dry_run, &grown).await?;
+    let webhook = lab.webhook.with_us.put(&dry_run, &grown).await?;
+    let compiled = match lab.compiled.put(&dry_run, &grown).await {
+        Ok(stored) => stored,
+        Err(refusal) => {
+            return Ok(broken(
+                "what is admitted with the webhook is admitted with compiled policies",
+                refusal.to_string(),
+            ));
+        }
+    };
+    let [webhook, compiled] = [webhook, compiled].map(|stored| normalised(&stored, &running));
+    if webhook != compiled {
+        let evidence = differences(&webhook, &compiled).join("\n");
+        return Ok(broken(
+            "compiled policies do what the webhook does",
+            evidence,
+        ));
+    }
+    let set = policy_set(policies_of(case));
+    let (text, old) = (without_us.to_string(), running.to_string());
+    let view = Pod::with_new_ephemeral_containers(&text, &old).unwrap();
+    Ok(Ok(Ok(Seen::of(&plan(
+        &set.matching(namespace, &view).unwrap(),
+        &view,
+    )))))
+}
+
 /// As many containers as a pod can hardly have more of, and policies that touch all of them in every way.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn pods_of_fifty_containers_are_within_the_cost_that_the_api_server_allows() {
-    let lab = CompiledLab::open().await;
+    let Some(lab) = CompiledLab::open().await else {
+        return;
+    };
     let seed = generate::base_seed();
     let mut same = 0;
     for number in 0..generate::cases(6) {
@@ -210,7 +326,9 @@ async fn pods_of_fifty_containers_are_within_the_cost_that_the_api_server_allows
         same += usize::from(webhook["metadata"]["annotations"][FILLED].is_string());
     }
     lab.close().await;
-    tell(&format!("compiled policies: {same} pods of fifty containers are the same, seed {seed}"));
+    tell(&format!(
+        "compiled policies: {same} pods of fifty containers are the same, seed {seed}"
+    ));
     assert!(same > 0);
 }
 
@@ -233,11 +351,25 @@ fn without_record(pod: &mut Value) {
     }
 }
 
+/// Whether the API server is new enough.
+async fn can_compile(api: &Api) -> bool {
+    let server = acts_as(api).await;
+    let can = server >= KubernetesVersion::v1(36);
+    if !can {
+        not_run(
+            server,
+            "there are no MutatingAdmissionPolicies of version v1 yet",
+        );
+    }
+    can
+}
+
 const POLICIES: &str = "/apis/admissionregistration.k8s.io/v1/mutatingadmissionpolicies";
 const BINDINGS: &str = "/apis/admissionregistration.k8s.io/v1/mutatingadmissionpolicybindings";
 
 /// A lab whose policies are in force compiled as well.
 struct CompiledLab {
+    alone: tokio::sync::MutexGuard<'static, ()>,
     webhook: Lab,
     both: Lab,
     compiled: Api,
@@ -247,14 +379,21 @@ struct CompiledLab {
 }
 
 impl CompiledLab {
-    async fn open() -> Self {
-        Self {
+    /// `None` where the API server is too old.
+    async fn open() -> Option<Self> {
+        if !can_compile(&Api::admin().await).await {
+            return None;
+        }
+        // One at a time: they are bound to the same namespaces.
+        static ONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+        Some(Self {
+            alone: ONE.lock().await,
             webhook: Lab::open("compiled-against").await,
             both: Lab::open(BOTH).await,
             compiled: Api::administrator(COMPILED).await,
             probe: Api::administrator(PROBE).await,
             round: tokio::sync::Mutex::default(),
-        }
+        })
     }
 
     /// Puts these policies in force, and no others, and waits until the API server has them.
@@ -316,6 +455,7 @@ impl CompiledLab {
         }
         self.both.close().await;
         self.webhook.close().await;
+        drop(self.alone);
     }
 }
 
@@ -324,7 +464,9 @@ fn for_our_users(policy: &Value, round: usize) -> Value {
     let mut policy = policy.clone();
     let users = json!([COMPILED, BOTH, PROBE]);
     let conditions = policy["spec"]["matchConditions"].as_array_mut().unwrap();
-    conditions.push(json!({"name": "our-users", "expression": format!("request.userInfo.username in {users}")}));
+    conditions.push(
+        json!({"name": "our-users", "expression": format!("request.userInfo.username in {users}")}),
+    );
     let name = policy["metadata"]["name"].as_str().unwrap();
     let key = format!("{ROUND}{name}").replace('/', "~1");
     let expression = format!(
@@ -341,7 +483,8 @@ fn selecting<'c>(
     namespace: &str,
 ) -> impl Iterator<Item = &'c CompiledPolicy> {
     compiled.objects.iter().filter(move |object| {
-        let expression = &object.binding["spec"]["matchResources"]["namespaceSelector"]["matchExpressions"][0];
+        let expression =
+            &object.binding["spec"]["matchResources"]["namespaceSelector"]["matchExpressions"][0];
         let names = expression["values"].as_array().unwrap();
         names.contains(&namespace.into()) == (expression["operator"] == "In")
     })

@@ -128,20 +128,32 @@ fn check(
     object: &CompiledPolicy,
     group: &group::Group<'_>,
 ) -> Result<(), Refusal> {
-    let namespace = || group.namespaces().first().map_or("*", |name| name).to_owned();
+    let namespace = || {
+        group
+            .namespaces()
+            .first()
+            .map_or("*", |name| name)
+            .to_owned()
+    };
     let expressions = mutation
         .variables
         .iter()
         .map(|variable| &variable.expression)
         .chain([&mutation.patch]);
-    let longest = expressions.map(|expression| expression.chars().count()).max();
+    let longest = expressions
+        .map(|expression| expression.chars().count())
+        .max();
     if let Some(length) = longest.filter(|length| *length > EXPRESSION_LIMIT) {
         return Err(Refusal::ExpressionTooLong {
             namespace: namespace(),
             length,
         });
     }
-    let size = object.policy.to_string().len().max(object.binding.to_string().len());
+    let size = object
+        .policy
+        .to_string()
+        .len()
+        .max(object.binding.to_string().len());
     if size > SIZE_LIMIT {
         return Err(Refusal::TooLarge {
             namespace: namespace(),
@@ -169,4 +181,139 @@ fn culprit(
         .iter()
         .position(too_much)
         .unwrap_or_else(|| policies.len().saturating_sub(1))
+}
+
+#[cfg(test)]
+mod tests {
+    use hardening_api::{ClusterPodHardeningPolicy, PodHardeningPolicy};
+    use hardening_engine::UnknownNamespaces;
+    use serde_json::json;
+
+    use super::*;
+
+    fn cluster(name: &str, spec: &Value) -> Policy {
+        let object: ClusterPodHardeningPolicy = serde_json::from_value(json!({
+            "apiVersion": "podhardening.dev/v1alpha1", "kind": "ClusterPodHardeningPolicy",
+            "metadata": {"name": name}, "spec": spec,
+        }))
+        .unwrap();
+        Policy::cluster(&object).unwrap()
+    }
+
+    fn namespaced(namespace: &str, name: &str, spec: &Value) -> Policy {
+        let object: PodHardeningPolicy = serde_json::from_value(json!({
+            "apiVersion": "podhardening.dev/v1alpha1", "kind": "PodHardeningPolicy",
+            "metadata": {"name": name, "namespace": namespace}, "spec": spec,
+        }))
+        .unwrap();
+        Policy::namespaced(&object).unwrap()
+    }
+
+    fn bound(object: &CompiledPolicy) -> String {
+        let expression = object
+            .binding
+            .pointer("/spec/matchResources/namespaceSelector/matchExpressions/0")
+            .unwrap();
+        let names: Vec<&str> = expression["values"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter_map(Value::as_str)
+            .collect();
+        let sources: Vec<&str> = object.sources.iter().map(|key| &*key.name).collect();
+        let operator = expression["operator"].as_str().unwrap();
+        format!("{} {operator} {}", sources.join(" "), names.join(" "))
+    }
+
+    #[test]
+    fn namespaces_with_the_same_policies_share_what_these_are_compiled_to() {
+        let mut set = PolicySet::new(UnknownNamespaces::NotYetSeen);
+        for group in 0..10 {
+            let names: Vec<String> = (0..100).map(|i| format!("ns-{group}-{i}")).collect();
+            for name in &names {
+                set.insert_namespace(name, &BTreeMap::default());
+            }
+            for i in 0..10 {
+                let selector = json!({"matchExpressions": [{
+                    "key": "kubernetes.io/metadata.name", "operator": "In", "values": names,
+                }]});
+                set.insert_policy(cluster(
+                    &format!("p-{group}-{i}"),
+                    &json!({"profile": "Restricted", "namespaceSelector": selector}),
+                ));
+            }
+        }
+        let compiled = compile(&set, &Options::default());
+        assert_eq!(compiled.objects.len(), 10);
+        assert!(compiled.refused.is_empty());
+        assert!(
+            compiled
+                .objects
+                .iter()
+                .all(|object| object.sources.len() == 10)
+        );
+        let again = compile(&set, &Options::default());
+        assert_eq!(again.objects, compiled.objects);
+    }
+
+    #[test]
+    fn every_namespace_is_bound_to_the_policies_that_it_has() {
+        let restricted = json!({"profile": "Restricted"});
+        let of_team =
+            json!({"profile": "Restricted", "namespaceSelector": {"matchLabels": {"team": "web"}}});
+        let mut set = PolicySet::new(UnknownNamespaces::OnlyNameLabel);
+        let team = BTreeMap::from([("team".to_owned(), "web".to_owned())]);
+        set.insert_namespace("shop", &team);
+        set.insert_namespace("lab", &BTreeMap::default());
+        set.insert_namespace("kube-system", &BTreeMap::default());
+        set.insert_namespace("left-out", &BTreeMap::default());
+        set.insert_policy(cluster("all", &restricted));
+        set.insert_policy(cluster("team", &of_team));
+        set.insert_policy(cluster(
+            "told",
+            &json!({"profile": "Restricted", "mode": "Audit"}),
+        ));
+        set.insert_policy(namespaced("bank", "own", &restricted));
+        let options = Options {
+            excluded_namespaces: BTreeSet::from(["left-out".to_owned()]),
+            ..Options::default()
+        };
+        let compiled = compile(&set, &options);
+        let mut found: Vec<String> = compiled.objects.iter().map(bound).collect();
+        found.sort_unstable();
+        assert_eq!(
+            found,
+            [
+                "all In lab",
+                "all team In shop",
+                "all team NotIn bank kube-system lab left-out shop",
+                "own all team In bank",
+            ]
+        );
+    }
+
+    #[test]
+    fn what_is_too_much_is_left_out_and_harms_what_goes_before_it() {
+        let mut set = PolicySet::new(UnknownNamespaces::OnlyNameLabel);
+        let first = json!({"profile": "Restricted", "priority": 1});
+        set.insert_policy(namespaced("shop", "first", &first));
+        for n in 0..20 {
+            let sysctls: Vec<Value> = (0..64)
+                .map(|i| json!({"name": format!("net.ipv4.conf.eth{n}-{i}.rp_filter"), "value": "1"}))
+                .collect();
+            let many =
+                json!({"listMerge": "Union", "pod": {"securityContext": {"sysctls": sysctls}}});
+            set.insert_policy(namespaced("shop", &format!("many-{n:02}"), &many));
+        }
+        let compiled = compile(&set, &Options::default());
+        let [object] = compiled.objects.as_slice() else {
+            panic!("{}", compiled.objects.len());
+        };
+        let mut names: Vec<&str> = object.sources.iter().map(|key| &*key.name).collect();
+        assert_eq!(names.first(), Some(&"first"));
+        assert!(!compiled.refused.is_empty());
+        names.extend(compiled.refused.keys().map(|key| &*key.name));
+        let all: Vec<String> = (0..20).map(|n| format!("many-{n:02}")).collect();
+        assert_eq!(names.get(1..).unwrap(), all);
+    }
 }

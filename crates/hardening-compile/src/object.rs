@@ -110,7 +110,11 @@ fn name(policies: &[&Policy], group: &Group<'_>) -> String {
     }
     let keys = policies.iter().map(|policy| {
         let key = policy.key();
-        format!("{}/{};", key.namespace.as_deref().unwrap_or_default(), key.name)
+        format!(
+            "{}/{};",
+            key.namespace.as_deref().unwrap_or_default(),
+            key.name
+        )
     });
     let text: String = keys.collect();
     // FNV-1a: stable over versions of Rust, and no secret hangs on it.

@@ -228,9 +228,9 @@ const LONGEST_APP_ARMOR_NAME: usize = 4095;
 
 fn becomes_a_field(annotation: &str) -> bool {
     matches!(annotation, "runtime/default" | "unconfined")
-        || annotation
-            .strip_prefix("localhost/")
-            .is_some_and(|name| !name.is_empty() && name.len() <= LONGEST_APP_ARMOR_NAME && name.trim() == name)
+        || annotation.strip_prefix("localhost/").is_some_and(|name| {
+            !name.is_empty() && name.len() <= LONGEST_APP_ARMOR_NAME && name.trim() == name
+        })
 }
 
 /// Empty for the pod.

@@ -403,9 +403,8 @@ impl PolicySet {
     /// What the service accounts of some namespaces (`None`: of all) say to a default for their token.
     pub(crate) fn automounts(&self, namespaces: Option<&[&str]>, mount: bool) -> Automount {
         let all_known = self.all_service_accounts_known;
-        let in_scope = |namespace: &str| {
-            namespaces.is_none_or(|namespaces| namespaces.contains(&namespace))
-        };
+        let in_scope =
+            |namespace: &str| namespaces.is_none_or(|namespaces| namespaces.contains(&namespace));
         let mut accounts: Vec<String> = self
             .service_accounts
             .iter()

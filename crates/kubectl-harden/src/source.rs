@@ -260,7 +260,10 @@ impl Cluster {
         let ours = ["clusterpodhardeningpolicies", "podhardeningpolicies"];
         let mut found = self.all(&ours.map(|kind| (format!("{group}/{kind}"), kind)))?;
         found.extend(self.namespaces()?);
-        let classes = ("/apis/node.k8s.io/v1/runtimeclasses".to_owned(), "runtimeclasses");
+        let classes = (
+            "/apis/node.k8s.io/v1/runtimeclasses".to_owned(),
+            "runtimeclasses",
+        );
         found.extend(self.all(&[classes])?);
         Ok(found)
     }

@@ -156,10 +156,7 @@ fn applies(policy: &Policy, scope: Scope<'_>) -> String {
     all([namespaces, accounts, pods])
 }
 
-fn selects<'s>(
-    requirements: impl Iterator<Item = (&'s str, &'s Is)>,
-    labels: &str,
-) -> String {
+fn selects<'s>(requirements: impl Iterator<Item = (&'s str, &'s Is)>, labels: &str) -> String {
     all(requirements.map(|(key, is)| {
         let present = format!("{} in variables.{labels}", text(key));
         let among = |values: &[std::sync::Arc<str>]| {
@@ -215,10 +212,7 @@ impl<'a> Compiler<'a> {
                 "running",
                 r#"request.?subResource.orValue("") == "ephemeralcontainers""#,
             ),
-            (
-                "annotations",
-                "object.metadata.?annotations.orValue({})",
-            ),
+            ("annotations", "object.metadata.?annotations.orValue({})"),
             ("labels", "object.metadata.?labels.orValue({})"),
             (
                 "namespaceLabels",
@@ -232,10 +226,7 @@ impl<'a> Compiler<'a> {
                 "windows",
                 r#"object.spec.?os.?name.orValue(object.spec.?nodeSelector["kubernetes.io/os"].orValue("")) == "windows""#,
             ),
-            (
-                "podContext",
-                "object.spec.?securityContext.orValue({})",
-            ),
+            ("podContext", "object.spec.?securityContext.orValue({})"),
             ("containers", &containers()),
             ("injectedTokens", crate::token::INJECTED_IN_CEL),
             (
@@ -264,7 +255,9 @@ impl<'a> Compiler<'a> {
             let said = format!("variables.{}", variable.name);
             let uses = |text: &str| {
                 text.match_indices(&said).any(|(at, _)| {
-                    let after = text.get(at + said.len()..).and_then(|rest| rest.chars().next());
+                    let after = text
+                        .get(at + said.len()..)
+                        .and_then(|rest| rest.chars().next());
                     !after.is_some_and(|c| c.is_ascii_alphanumeric() || c == '_')
                 })
             };

@@ -1,7 +1,7 @@
 //! The JSON Patch in CEL: `patch.rs` for the API server. Lists are written whole, as an `add` at a place that
 //! is there replaces what is there.
 
-use crate::field::{FIELDS, Field, FieldRow};
+use crate::field::{FIELDS, Field, FieldRow, Shape};
 use crate::patch::{CUT_CONTAINER, MAX_NAME, NAME_MARK};
 use crate::record::{ANNOTATIONS_LIMIT, FILLED, WITHHELD};
 
@@ -18,7 +18,11 @@ impl Compiler<'_> {
         let volumes = self.volumes();
         let containers = self.container_operations(!volumes.is_empty());
         let annotations = self.annotations();
-        concatenated([pod, containers, volumes, annotations].into_iter().flatten())
+        concatenated(
+            [pod, containers, volumes, annotations]
+                .into_iter()
+                .flatten(),
+        )
     }
 
     // --- fields ---
@@ -36,14 +40,14 @@ impl Compiler<'_> {
             .filter(|path| path.starts_with(CONTEXT))
             .collect();
         if !in_context.is_empty() {
-            operations.push(format!(
-                r#"(has(object.spec.securityContext) || variables.running ? [] : [JSONPatch{{op: "add", path: "/spec/securityContext", value: {{}}}}])"#
-            ));
+            operations.push(
+                r#"(has(object.spec.securityContext) || variables.running ? [] : [JSONPatch{op: "add", path: "/spec/securityContext", value: {}}])"#.to_owned(),
+            );
         }
         for row in rows {
             let name = of_pod(row.field);
             let at = format!("/spec/{}", path(row).replace('.', "/"));
-            operations.push(match self.is_list(row) {
+            operations.push(match is_list(row) {
                 false => format!(
                     r#"(has(variables.{name}.value) ? [JSONPatch{{op: "add", path: "{at}", value: variables.{name}.value}}] : [])"#
                 ),
@@ -58,22 +62,20 @@ impl Compiler<'_> {
         operations
     }
 
-    fn is_list(&self, row: &FieldRow) -> bool {
-        row.shape != crate::field::Shape::Single
-    }
-
     fn container_operations(&mut self, with_mounts: bool) -> Vec<String> {
         let mut in_context = Vec::new();
         let mut in_capabilities = Vec::new();
         let mut operations = Vec::new();
-        let rows = FIELDS.iter().filter(|row| row.field != Field::WritablePaths);
+        let rows = FIELDS
+            .iter()
+            .filter(|row| row.field != Field::WritablePaths);
         for row in rows {
             let path = row.container.unwrap_or_default();
             let names = [of_containers(row.field), spread(row.field)];
             for name in names.into_iter().filter(|name| self.has(name)) {
                 let at = path.replace('.', "/");
                 let fill = format!("variables.{name}[i]");
-                let (condition, value) = match self.is_list(row) {
+                let (condition, value) = match is_list(row) {
                     false => (format!("has({fill}.value)"), format!("{fill}.value")),
                     true => {
                         let member = path.rsplit('.').next().unwrap_or_default();
@@ -86,7 +88,7 @@ impl Compiler<'_> {
                     }
                 };
                 in_context.push(condition.clone());
-                if self.is_list(row) {
+                if is_list(row) {
                     in_capabilities.push(condition.clone());
                 }
                 operations.push(format!(
@@ -134,9 +136,9 @@ impl Compiler<'_> {
             return Vec::new();
         }
         let removed = match self.has(&token) {
-            true => format!(
-                "variables.{token}.?value.orValue(true) ? [] : variables.injectedTokens"
-            ),
+            true => {
+                format!("variables.{token}.?value.orValue(true) ? [] : variables.injectedTokens")
+            }
             false => "[]".to_owned(),
         };
         self.variable("removedVolumes", removed);
@@ -173,8 +175,7 @@ impl Compiler<'_> {
         let full = self.variable(
             "writable",
             format!(
-                r#"variables.{paths}.transformList(i, fills, fills.filter(fill, has(fill.value)).map(fill, {{"of": dyn(i), "path": dyn(fill.key), "emptyDir": fill.value, "base": dyn({mark} + variables.containers[i].it.name + fill.name), "short": dyn({mark} + variables.containers[i].it.name.substring(0, variables.containers[i].it.name.size() < {cut} ? variables.containers[i].it.name.size() : {cut}) + fill.hash)}})).flatten().map(volume, {{"of": volume.of, "path": volume.path, "emptyDir": volume.emptyDir, "base": volume.base.size() > {MAX_NAME} ? volume.short : volume.base}})"#,
-                cut = CUT_CONTAINER,
+                r#"variables.{paths}.transformList(i, fills, fills.filter(fill, has(fill.value)).map(fill, {{"of": dyn(i), "path": dyn(fill.key), "emptyDir": fill.value, "base": dyn({mark} + variables.containers[i].it.name + fill.name), "short": dyn({mark} + variables.containers[i].it.name.substring(0, variables.containers[i].it.name.size() < {CUT_CONTAINER} ? variables.containers[i].it.name.size() : {CUT_CONTAINER}) + fill.hash)}})).flatten().map(volume, {{"of": volume.of, "path": volume.path, "emptyDir": volume.emptyDir, "base": volume.base.size() > {MAX_NAME} ? volume.short : volume.base}})"#,
             ),
         );
         // The first free one of NAME, NAME-2, NAME-3 and so on.
@@ -220,4 +221,9 @@ impl Compiler<'_> {
             r#"(variables.recorded ? (has(object.metadata.annotations) ? [] : [JSONPatch{{op: "add", path: "/metadata/annotations", value: {{}}}}]) + {filled} + {withheld} : [])"#
         )]
     }
+}
+
+/// Whether the field's value is a list of items.
+fn is_list(row: &FieldRow) -> bool {
+    row.shape != Shape::Single
 }

@@ -2,8 +2,8 @@
 
 use crate::field::FieldRow;
 
-use super::text::{concatenated, text, texts};
 use super::Compiler;
+use super::text::{concatenated, text, texts};
 
 /// A variable with outcomes, and how the record says where they stand.
 pub(super) enum Segment {
@@ -57,7 +57,9 @@ impl Segment {
         let item = r#""[" + string(held.item) + "]""#;
         match self {
             Self::Pod(name, path) => {
-                format!("(has(variables.{name}.held) ? [[string(variables.{name}.held), {path}]] : [])")
+                format!(
+                    "(has(variables.{name}.held) ? [[string(variables.{name}.held), {path}]] : [])"
+                )
             }
             Self::Containers(name, path) => format!(
                 "variables.{name}.transformList(i, held, has(held.held), [string(held.held), string(variables.containers[i].name) + {path}])"

@@ -55,16 +55,18 @@ impl<'a> Compiler<'a> {
 
     fn container_single(&mut self, row: &FieldRow) {
         let value = by_kind(|kind| {
-            pick(&self.container_choices(row.field, kind), "{}", |candidate| {
-                self.outcome(Place::Container, candidate)
-            })
+            pick(
+                &self.container_choices(row.field, kind),
+                "{}",
+                |candidate| self.outcome(Place::Container, candidate),
+            )
         });
         self.of_containers(row, &written(row), &value);
     }
 
     fn two_levels(&mut self, row: &FieldRow) {
         let field = row.field;
-        let authors = self.authors(row);
+        let authors = authors(row);
         let at_level = |level: Level| {
             by_kind(|kind| {
                 pick(&self.decisions(field, kind), "{}", |candidate| {
@@ -133,16 +135,6 @@ impl<'a> Compiler<'a> {
         not(&any([written(row), has_own]))
     }
 
-    /// Whether the pod's author wrote a field of both levels at pod level: our own fill must not pass for the
-    /// author's word when a container is added later.
-    pub(crate) fn authors(&self, row: &FieldRow) -> String {
-        let recorded = text(&format!("\"spec.{}\"", row.pod.unwrap_or_default()));
-        all([
-            written_in_pod(row),
-            format!("!variables.filledBefore.contains({recorded})"),
-        ])
-    }
-
     // --- lists ---
 
     fn pod_list(&mut self, row: &FieldRow) {
@@ -150,12 +142,16 @@ impl<'a> Compiler<'a> {
         let base = base(field);
         let present = match field {
             Field::Sysctls => SYSCTL_KEYS.to_owned(),
-            _ => "variables.podContext.?supplementalGroups.orValue([]).map(group, string(group))".to_owned(),
+            _ => "variables.podContext.?supplementalGroups.orValue([]).map(group, string(group))"
+                .to_owned(),
         };
         let present_name = format!("{base}There");
-        let items = self.items(row, &format!("variables.{present_name}"), Place::Pod, |policy| {
-            policy.pod_defaults(field).collect()
-        });
+        let items = self.items(
+            row,
+            &format!("variables.{present_name}"),
+            Place::Pod,
+            |policy| policy.pod_defaults(field).collect(),
+        );
         if items == "[]" {
             return;
         }
@@ -180,7 +176,11 @@ impl<'a> Compiler<'a> {
             return;
         }
         if !paths {
-            let member = if field == Field::CapabilitiesDrop { "drop" } else { "add" };
+            let member = if field == Field::CapabilitiesDrop {
+                "drop"
+            } else {
+                "add"
+            };
             self.variable(
                 &there,
                 format!(
@@ -353,4 +353,14 @@ fn is_said(field: Field, holder: &str, member: &str) -> String {
         }
         _ => format!("has({holder}.{member})"),
     }
+}
+
+/// Whether the pod's author wrote a field of both levels at pod level: our own fill must not pass for the
+/// author's word when a container is added later.
+pub(crate) fn authors(row: &FieldRow) -> String {
+    let recorded = text(&format!("\"spec.{}\"", row.pod.unwrap_or_default()));
+    all([
+        written_in_pod(row),
+        format!("!variables.filledBefore.contains({recorded})"),
+    ])
 }

@@ -92,7 +92,12 @@ mod tests {
 
     #[test]
     fn what_is_known_is_not_asked() {
-        let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
+        let words = |words: &[&str]| {
+            words
+                .iter()
+                .map(|word| (*word).to_owned())
+                .collect::<Vec<_>>()
+        };
         for (conditions, both, one) in [
             (&[][..], "true", "false"),
             (&["a"], "a", "a"),

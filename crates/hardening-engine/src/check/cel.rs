@@ -58,7 +58,10 @@ pub(crate) fn held_value(asked: &Asked<'_, '_>) -> Held {
             guard(Guard::RuntimeClass, runtime_class(asked.compiler, json));
         }
         (Field::AutomountServiceAccountToken, Value::Bool(mount)) => {
-            guard(Guard::ServiceAccount, service_account(asked.compiler, *mount));
+            guard(
+                Guard::ServiceAccount,
+                service_account(asked.compiler, *mount),
+            );
         }
         (Field::AllowPrivilegeEscalation, Value::Bool(false)) => {
             guard(Guard::AlwaysEscalates, always_escalates());
@@ -79,7 +82,10 @@ pub(crate) fn held_item(asked: &Asked<'_, '_>, item: &Item) -> Held {
     match field {
         Field::CapabilitiesDrop => guard(Guard::CapabilityAdded, author_adds(&item.key)),
         Field::CapabilitiesAdd => {
-            guard(Guard::CapabilityDropped, is_dropped(asked.compiler, &item.key));
+            guard(
+                Guard::CapabilityDropped,
+                is_dropped(asked.compiler, &item.key),
+            );
             if *item.key == *super::SYS_ADMIN {
                 guard(Guard::AlwaysEscalates, forbids_escalation(asked.compiler));
             }
@@ -114,7 +120,10 @@ fn of_any(asked: &Asked<'_, '_>, of_pod: String, of_container: &str) -> String {
             let condition = all([inherits, of_container.to_owned()]);
             match condition.as_str() {
                 "false" => of_pod,
-                _ => any([of_pod, format!("variables.containers.exists(i, n, {condition})")]),
+                _ => any([
+                    of_pod,
+                    format!("variables.containers.exists(i, n, {condition})"),
+                ]),
             }
         }
     }
@@ -136,7 +145,7 @@ fn root_user(asked: &Asked<'_, '_>) -> String {
     });
     let open = [
         not(&crate::cel::rows::written(non_root)),
-        not(&asked.compiler.authors(non_root)),
+        not(&crate::cel::rows::authors(non_root)),
     ];
     let in_pod = "variables.podContext.?runAsNonRoot.orValue(false)";
     let in_force = format!("n.context.?runAsNonRoot.orValue({in_pod})");
@@ -192,7 +201,10 @@ fn runs_as_root(asked: &Asked<'_, '_>) -> String {
     };
     let pod_user = user(&on_pod);
     let container_user = of_container(asked.compiler, &pod_user);
-    let pod = any([format!("{pod_user} == 0"), administrator(pod_name.to_owned())]);
+    let pod = any([
+        format!("{pod_user} == 0"),
+        administrator(pod_name.to_owned()),
+    ]);
     let container = any([format!("{container_user} == 0"), administrator(name)]);
     of_any(asked, pod, &container)
 }
@@ -303,13 +315,19 @@ fn forbids_escalation(compiler: &Compiler<'_>) -> String {
 fn legacy_seccomp(place: Place, json: &str) -> String {
     let key = match place {
         Place::Pod => text(crate::annotations::SECCOMP_POD),
-        Place::Container => format!("{} + n.it.name", text(crate::annotations::SECCOMP_CONTAINER)),
+        Place::Container => format!(
+            "{} + n.it.name",
+            text(crate::annotations::SECCOMP_CONTAINER)
+        ),
     };
     let profile: serde_json::Value = serde_json::from_str(json).unwrap_or_default();
     let localhost = profile
         .get("localhostProfile")
         .and_then(|path| path.as_str());
-    let same = match (profile.get("type").and_then(|kind| kind.as_str()), localhost) {
+    let same = match (
+        profile.get("type").and_then(|kind| kind.as_str()),
+        localhost,
+    ) {
         (Some("Unconfined"), _) => texts(["unconfined"]),
         (Some("RuntimeDefault"), _) => texts(["runtime/default", "docker/default"]),
         (_, path) => texts([&*format!("localhost/{}", path.unwrap_or_default())]),
@@ -318,7 +336,10 @@ fn legacy_seccomp(place: Place, json: &str) -> String {
 }
 
 fn legacy_app_armor(asked: &Asked<'_, '_>) -> String {
-    let key = format!("{} + n.it.name", text(crate::annotations::APP_ARMOR_CONTAINER));
+    let key = format!(
+        "{} + n.it.name",
+        text(crate::annotations::APP_ARMOR_CONTAINER)
+    );
     let annotated = format!("{key} in variables.annotations");
     match asked.place {
         Place::Container => annotated,
@@ -374,7 +395,10 @@ fn service_account(compiler: &Compiler<'_>, mount: bool) -> String {
     let otherwise = match compiler.automount(mount) {
         Automount::Against(accounts) if accounts.is_empty() => "false".to_owned(),
         Automount::Against(accounts) => {
-            format!("{account} in {}", texts(accounts.iter().map(String::as_str)))
+            format!(
+                "{account} in {}",
+                texts(accounts.iter().map(String::as_str))
+            )
         }
         Automount::NotAgainst(accounts) => not(&format!(
             "{account} in {}",

@@ -70,7 +70,11 @@ fn options(args: &CompileArgs) -> Options {
             FailurePolicy::Fail => hardening_compile::FailurePolicy::Fail,
             FailurePolicy::Ignore => hardening_compile::FailurePolicy::Ignore,
         },
-        excluded_namespaces: args.exclude_namespaces.iter().cloned().collect::<BTreeSet<_>>(),
+        excluded_namespaces: args
+            .exclude_namespaces
+            .iter()
+            .cloned()
+            .collect::<BTreeSet<_>>(),
     }
 }
 
