@@ -110,7 +110,7 @@ fn count(step: Step, size: Size, written: Written) -> Result<()> {
             let plan = plan(&matching, &pod);
             counted(&mut || {
                 let mut out = Vec::new();
-                black_box(&plan).write_patch(&mut out);
+                black_box(&plan).write_patch(&plan.records(), &mut out);
                 black_box(out);
             });
         }

@@ -49,7 +49,7 @@ fn one(criterion: &mut Criterion, size: Size, written: Written, name: &str) {
         group.bench_function(format!("patch/{name}"), |bench| {
             bench.iter(|| {
                 let mut out = Vec::new();
-                black_box(&plan).write_patch(&mut out);
+                black_box(&plan).write_patch(&plan.records(), &mut out);
                 out
             });
         });

@@ -9,11 +9,11 @@ use std::io::Write as _;
 use crate::defaults::Item;
 use crate::field::Field;
 use crate::plan::{Fill, FillValue, Plan, Target, list_of};
-use crate::pod::{Container, ContainerKind, Pod};
-use crate::record;
+use crate::pod::{Container, ContainerKind, Pod, Volume};
+use crate::record::{self, Records};
 
 /// Writes the patch of a plan that is not empty.
-pub(crate) fn write(plan: &Plan<'_>, out: &mut Vec<u8>) {
+pub(crate) fn write(plan: &Plan<'_>, records: &Records, out: &mut Vec<u8>) {
     let mut fills: Vec<&Fill<'_>> = plan.fills.iter().collect();
     fills.sort_by_key(|fill| (place(fill.target), fill.field));
     let mut ops = Operations { out, any: false };
@@ -30,7 +30,7 @@ pub(crate) fn write(plan: &Plan<'_>, out: &mut Vec<u8>) {
         }
     }
     volumes.write(&mut ops);
-    record::write(&mut ops, plan);
+    record::write(&mut ops, plan, records);
     ops.out.push(b']');
 }
 
@@ -287,25 +287,27 @@ fn write_value(out: &mut Vec<u8>, group: &[&Fill<'_>]) {
 
 // --- writable paths ---
 
-/// The emptyDirs to add, and the names that are taken.
+/// The emptyDirs to add, and the volumes that the pod has.
 struct Volumes<'a> {
-    names: Vec<String>,
+    existing: &'a [Volume<'a>],
     added: Vec<(String, &'a Item)>,
     list_exists: bool,
 }
 
 impl<'a> Volumes<'a> {
-    fn of(pod: &Pod<'_>) -> Self {
+    fn of(pod: &'a Pod<'a>) -> Self {
         let volumes = pod.spec.as_ref().and_then(|spec| spec.volumes.as_deref());
-        let names = volumes
-            .unwrap_or_default()
-            .iter()
-            .map(|volume| volume.name.as_str().to_owned());
         Self {
-            names: names.collect(),
+            existing: volumes.unwrap_or_default(),
             added: Vec::new(),
             list_exists: volumes.is_some(),
         }
+    }
+
+    fn has(&self, name: &str) -> bool {
+        let existing = self.existing.iter().map(|volume| volume.name.as_str());
+        let added = self.added.iter().map(|(name, _)| name.as_str());
+        existing.chain(added).any(|taken| taken == name)
     }
 
     /// A name for the volume of a container's path that no other volume has. It is for people only: an
@@ -314,7 +316,7 @@ impl<'a> Volumes<'a> {
         let base = volume_name(container, &item.key);
         let mut name = base.clone();
         let mut n = 2;
-        while self.names.contains(&name) {
+        while self.has(&name) {
             let suffix = format!("-{n}");
             let room = MAX_NAME - suffix.len();
             name = format!(
@@ -323,7 +325,6 @@ impl<'a> Volumes<'a> {
             );
             n += 1;
         }
-        self.names.push(name.clone());
         self.added.push((name.clone(), item));
         name
     }

@@ -53,14 +53,15 @@ impl Decide for Engine {
     ) -> Result<Decision, Unseen> {
         let matching = policies.matching(namespace, pod)?;
         let plan = plan(&matching, pod);
+        let records = plan.records();
         let mut patch = Vec::new();
         if !plan.is_empty() {
             patch.reserve(PATCH_CAPACITY);
-            plan.write_patch(&mut patch);
+            plan.write_patch(&records, &mut patch);
         }
         Ok(Decision {
             patch,
-            audit_annotations: plan.audit_annotations(),
+            audit_annotations: records.into_audit_annotations(),
             warning: plan.warning(),
             filled: plan.fills.iter().map(|fill| fill.field).collect(),
             audited: plan.audited.iter().map(|fill| fill.field).collect(),
