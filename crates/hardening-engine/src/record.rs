@@ -122,7 +122,10 @@ pub(crate) fn write(ops: &mut Operations<'_>, plan: &Plan<'_>, records: &Records
         (WITHHELD, on_top_of(withheld, &records.withheld)),
     ];
     let records = records.iter().filter(|(_, json)| !json.is_empty());
-    let added: usize = records.clone().map(|(key, json)| key.len() + json.len()).sum();
+    let added: usize = records
+        .clone()
+        .map(|(key, json)| key.len() + json.len())
+        .sum();
     if annotations.map_or(0, |annotations| annotations.bytes) + added > ANNOTATIONS_LIMIT {
         return;
     }
@@ -139,16 +142,16 @@ pub(crate) fn write(ops: &mut Operations<'_>, plan: &Plan<'_>, records: &Records
         out.push(b'}');
     };
     match (&plan.pod.metadata, annotations) {
-        (None, _) => ops.add(format_args!("/metadata"), |out| {
+        (None, _) => ops.add(&["/metadata"], |out| {
             out.extend_from_slice(b"{\"annotations\":");
             object(out);
             out.push(b'}');
         }),
-        (Some(_), None) => ops.add(format_args!("/metadata/annotations"), object),
+        (Some(_), None) => ops.add(&["/metadata/annotations"], object),
         (Some(_), Some(_)) => {
             for (key, json) in records {
                 let key = key.replace('/', "~1");
-                ops.add(format_args!("/metadata/annotations/{key}"), |out| {
+                ops.add(&["/metadata/annotations/", &key], |out| {
                     write_string(out, json);
                 });
             }

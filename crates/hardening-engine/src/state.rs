@@ -210,9 +210,11 @@ fn filled_earlier(pod: &Pod<'_>) -> FieldSet {
         return earlier;
     };
     // Found without reading it as JSON: a pod that needs nothing is to cost next to nothing.
-    for (_, rest) in record.as_str().match_indices(POD_LEVEL).map(|(at, _)| {
-        record.as_str().split_at(at + POD_LEVEL.len())
-    }) {
+    for (_, rest) in record
+        .as_str()
+        .match_indices(POD_LEVEL)
+        .map(|(at, _)| record.as_str().split_at(at + POD_LEVEL.len()))
+    {
         let path = rest.split('"').next().unwrap_or_default();
         let row = FIELDS
             .iter()

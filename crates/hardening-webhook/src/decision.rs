@@ -4,6 +4,9 @@ use std::fmt;
 
 use hardening_engine::{Field, Guard, Pod, PolicySet, Unseen, plan};
 
+use crate::refusal::Refused;
+use crate::review::Review;
+
 /// Decides what a pod gets. It is a value so that the handler around it can be held to what it promises
 /// whatever the decision does.
 pub trait Decide: fmt::Debug + Send + Sync + 'static {
@@ -18,6 +21,16 @@ pub trait Decide: fmt::Debug + Send + Sync + 'static {
         namespace: &str,
         pod: &Pod<'_>,
     ) -> Result<Decision, Unseen>;
+
+    /// Reads what is asked, as [`Review::from_json`] does. Only what decides without looking at the pod has
+    /// reason to read less of it.
+    ///
+    /// # Errors
+    ///
+    /// Where the body is not a review of a pod.
+    fn read<'b>(&self, body: &'b [u8], scratch: &'b mut String) -> Result<Review<'b>, Refused> {
+        Review::from_json(body, scratch)
+    }
 }
 
 /// What a pod gets.

@@ -32,6 +32,7 @@ mod connection;
 mod envelope;
 mod listener;
 mod log_limit;
+mod managed_fields;
 
 pub use admin::Admin;
 pub use cert::{InvalidCertificate, IssueError, ServingCertificate};
