@@ -1,8 +1,8 @@
 # What can be done with this repository. `make` alone lists it.
 
 .DEFAULT_GOAL := help
-.PHONY: help tools build demo playground fmt fmt-check lint layers test oracle generate check-generated doc \
-	bench bench-check bench-accept
+.PHONY: help tools build demo playground fmt fmt-check lint layers test test-matrix oracle generate check-generated doc \
+	bench bench-check bench-accept bench-hostile
 
 help: ## list what there is
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -22,6 +22,9 @@ playground: tools ## the same set-up to try things on, until Ctrl-C
 test: tools ## everything that can fail: lints, unit, property, example and API-server tests, the demo
 	@hack/test
 
+test-matrix: tools ## the API-server tests on each supported version of Kubernetes; an hour or more
+	@hack/test-matrix
+
 lint: fmt-check layers ## formatting, clippy, and who may depend on whom
 	cargo clippy --workspace --all-targets -- --deny warnings
 
@@ -38,8 +41,9 @@ layers: ## each crate compiles alone, and depends only on what is below it
 oracle: tools ## PodSecurityPolicy's own code of Kubernetes 1.24 against ours, on 20,000 generated pairs, as figures
 	cargo test --quiet --package hardening-psp --test fidelity -- --nocapture
 
-generate: ## write crds/, docs/reference/, docs/compatibility.md and what tests expect, after a change that is meant
+generate: ## write crds/, docs/reference/, docs/compatibility.md, the chart's values.yaml and what tests expect, after a change that is meant
 	UPDATE_EXPECT=1 cargo test --quiet --package hardening-controller --test program -- crds::
+	UPDATE_EXPECT=1 cargo test --quiet --package hardening-tests --test chart -- generated:: rights::each_service_account
 	UPDATE_EXPECT=1 cargo test --quiet --package hardening-tests --test fast
 	UPDATE_EXPECT=1 cargo test --quiet --package hardening-tests --test node -- compatibility::the_page
 	UPDATE_EXPECT=1 cargo test --quiet --package hardening-engine --test golden
@@ -47,13 +51,19 @@ generate: ## write crds/, docs/reference/, docs/compatibility.md and what tests 
 check-generated: ## whether what `make generate` writes is up to date
 	cargo test --quiet --package hardening-controller --test program -- crds::
 	cargo test --quiet --package hardening-tests --test fast -- reference:: examples::
+	cargo test --quiet --package hardening-tests --test chart -- generated::
 	cargo test --quiet --package hardening-tests --test node -- compatibility::the_page
 
 doc: ## the crates' own documentation, warnings denied
 	RUSTDOCFLAGS="--deny warnings" cargo doc --workspace --no-deps --document-private-items
 
-bench: tools ## how long each step of a review takes; wants a quiet machine
+bench: tools ## what a review costs, step by step and under load beside a no-op; wants a quiet machine and h2load
 	cargo bench --package hardening-bench --bench time
+	cargo build --release --package hardening-bench --package hardening-controller
+	target/release/hardening-bench webhook
+
+bench-hostile: tools ## how much longer honest calls take among a thousand hostile clients; wants a quiet machine
+	HARDENING_HONEST_CALLS=1000 cargo test --release --package hardening-controller --test program -- hostile:: --nocapture
 
 bench-check: tools ## the instructions of each step of a review, held against those that were accepted
 	@hack/count-instructions

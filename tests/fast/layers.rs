@@ -9,12 +9,8 @@ use crate::support::{files_below, none_wrong, root, text};
 
 /// Every crate, by layer: one may use those of the layers before its own.
 const LAYERS: &[&[&str]] = &[
-    &[
-        "hardening-api",
-        "pod-security-standards",
-        "test-control-plane",
-    ],
-    &["hardening-engine", "hardening-psp"],
+    &["container-image", "hardening-api", "pod-security-standards"],
+    &["hardening-engine", "hardening-psp", "test-control-plane"],
     &[
         "hardening-index",
         "hardening-manifests",

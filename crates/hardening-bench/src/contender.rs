@@ -187,6 +187,7 @@ pub async fn serve(
         policies,
         decide: Arc::new(Constant { patch }),
         certificates: Certificates::self_signed(&["localhost".to_owned()])?,
+        callers: None,
         certificate_interval: CERTIFICATE_INTERVAL,
         readiness: Readiness::new(),
         metrics: Metrics::register(&mut registry, "bench"),

@@ -4,19 +4,23 @@
 //! [`hardening_webhook`] answers reviews from the latest one. The two know nothing of each other.
 //!
 //! What else runs beside them: readiness follows the watches, and where the API server reaches the webhook
-//! by a URL, the program registers itself. Later there will be what must be done once for all replicas:
-//! status, certificates in a Secret; each a task like the others, in `run.rs`.
+//! by a URL, the program registers itself. All that is a task in `run.rs`.
+//!
+//! What is written into a cluster is written by another process, `manage`, which answers no reviews: each
+//! thing is a task in `manage.rs`.
 
 use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::Parser as _;
+use rustix::process::{Resource, getrlimit, setrlimit};
 
 mod args;
 mod crds;
 mod error;
 mod kubernetes;
 mod log;
+mod manage;
 mod policy_files;
 mod registration;
 mod run;
@@ -37,6 +41,10 @@ pub fn main() -> ExitCode {
             log::init(&args.log);
             block_on(args.server.worker_threads, run::run(*args))
         }),
+        Command::Manage(args) => args.check().and_then(|()| {
+            log::init(&args.log);
+            block_on(MANAGE_THREADS, manage::manage(*args))
+        }),
         Command::Serve(args) => args.check().and_then(|()| {
             log::init(&args.log);
             block_on(args.server.worker_threads, serve::serve(*args))
@@ -50,11 +58,24 @@ pub fn main() -> ExitCode {
     }
 }
 
+/// Probes are answered while one thread signs or compiles.
+const MANAGE_THREADS: usize = 2;
+
+/// Takes as many file descriptors as may be had. What starts a container often gives 1,024 at first, for
+/// programs of old that cannot bear more, and each connection takes one.
+fn raise_file_limit() {
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    // Without it fewer connections are open at once, which says so itself.
+    let _ = setrlimit(Resource::Nofile, limit);
+}
+
 /// Runs the future on few threads: reviews take microseconds, and each thread costs memory.
 fn block_on(
     worker_threads: usize,
     future: impl Future<Output = anyhow::Result<()>>,
 ) -> anyhow::Result<()> {
+    raise_file_limit();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(worker_threads)
         .enable_all()

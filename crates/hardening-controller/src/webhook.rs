@@ -7,8 +7,8 @@ use std::time::Duration;
 use anyhow::{Context as _, anyhow};
 use hardening_engine::PolicySet;
 use hardening_webhook::{
-    BoundWebhook, CERTIFICATE_INTERVAL, CertificateFiles, Certificates, Engine, Limits, Metrics,
-    Readiness, Shutdown, Webhook,
+    BoundWebhook, CERTIFICATE_INTERVAL, Callers, CertificateFiles, Certificates, Engine, Limits,
+    Metrics, Readiness, Shutdown, Webhook,
 };
 use prometheus_client::registry::Registry;
 use rustls::client::verify_server_name;
@@ -43,6 +43,14 @@ pub(crate) async fn certificates(
     })
 }
 
+/// Who may call, if not everybody.
+async fn callers(server: &ServerArgs) -> anyhow::Result<Option<Callers>> {
+    Ok(match &server.client_ca {
+        Some(file) => Some(Callers::from_file(file.clone(), server.client_name.clone()).await?),
+        None => None,
+    })
+}
+
 /// The names by which a program on this machine can call a server on this address.
 pub(crate) fn local_names(address: IpAddr) -> Vec<String> {
     let mut names: Vec<String> = ["localhost", "127.0.0.1", "::1"].map(str::to_owned).into();
@@ -60,8 +68,7 @@ pub(crate) fn check_name(certificates: &Certificates, service: &ServiceName) -> 
         ServerName::try_from(name.as_str()).with_context(|| format!("--service {name}"))?;
     let leaf = certificates
         .current()
-        .chain()
-        .first()
+        .and_then(|current| current.chain().first())
         .ok_or_else(|| anyhow!("there is no certificate"))?;
     let parsed = ParsedCertificate::try_from(leaf).context("read the certificate")?;
     verify_server_name(&parsed, &server_name).with_context(|| {
@@ -83,6 +90,7 @@ pub(crate) async fn bind(server: &ServerArgs, parts: Parts) -> anyhow::Result<Bo
         policies,
         decide: Arc::new(Engine),
         certificates,
+        callers: callers(server).await?,
         certificate_interval: CERTIFICATE_INTERVAL,
         readiness,
         metrics,

@@ -236,7 +236,7 @@ fn add_or_append(ops: &mut Operations<'_>, base: &[&str], group: &[&Fill<'_>], l
     let name = name(group);
     if !list_exists {
         return ops.add(&[base, &["/", name]].concat(), |out| {
-            write_value(out, group)
+            write_value(out, group);
         });
     }
     for item in group.iter().flat_map(|fill| fill.items()) {

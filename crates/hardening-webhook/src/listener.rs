@@ -1,4 +1,4 @@
-//! Accepting connections and serving them: over TLS for reviews, in plain for probes and scrapes.
+//! Accepting connections, and serving reviews on them over TLS.
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -21,20 +21,21 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::admin::Admin;
 use crate::connection::{Activity, End, Patience, Watched, drive};
 use crate::limits::Limits;
+use crate::log_limit::LogLimit;
 use crate::metrics::{ConnectionError, Metrics, Raised};
 use crate::router::Router;
 
 /// Accepts connections until `stop`, and then waits as long as `drain` for those that are open. Each gets a
-/// task of its own, so that a slow handshake holds up nobody else.
+/// task of its own, so that a slow handshake holds up nobody else; `panicked` is called where one ends by a
+/// defect.
 pub(crate) async fn accept<F>(
     listener: TcpListener,
     most: usize,
     drain: Duration,
     stop: &CancellationToken,
-    metrics: &Metrics,
+    panicked: impl Fn(),
     serve: impl Fn(TcpStream) -> F,
 ) where
     F: Future<Output = ()> + Send + 'static,
@@ -43,8 +44,8 @@ pub(crate) async fn accept<F>(
     let mut connections = JoinSet::new();
     let ended = |ended: Result<(), JoinError>| {
         if ended.is_err_and(|error| error.is_panic()) {
-            metrics.connection_error(ConnectionError::Panic);
-            tracing::error!("a connection ended because of a defect in the webhook");
+            panicked();
+            tracing::error!("a connection ended because of a defect in this program");
         }
     };
     loop {
@@ -108,14 +109,8 @@ pub(crate) struct WebhookConnections {
     pub(crate) stop: CancellationToken,
     /// The requests of HTTP/2 connections.
     pub(crate) streams: TaskTracker,
-}
-
-/// Serves connections for probes and scrapes.
-#[derive(Clone)]
-pub(crate) struct AdminConnections {
-    pub(crate) admin: Admin,
-    pub(crate) limits: Limits,
-    pub(crate) stop: CancellationToken,
+    /// For handshakes that fail: whoever can reach the port can make them fail.
+    pub(crate) log: Arc<LogLimit>,
 }
 
 // === impl WebhookConnections ===
@@ -138,21 +133,37 @@ impl WebhookConnections {
         match timeout(self.limits.handshake, self.tls.accept(stream)).await {
             Ok(Ok(stream)) => {
                 let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+                // On the heap, so that a connection that never gets so far does not hold the room for both.
                 if is_http2 {
-                    self.http2(stream).await;
+                    Box::pin(self.http2(stream)).await;
                 } else {
-                    self.http1(stream).await;
+                    Box::pin(self.http1(stream)).await;
                 }
             }
             Ok(Err(error)) => {
-                self.metrics.connection_error(ConnectionError::Handshake);
-                note_handshake(&error);
+                self.note_handshake(&error);
             }
             Err(_) => {
                 self.metrics
                     .connection_error(ConnectionError::HandshakeTimeout);
                 tracing::debug!("a TLS handshake took too long");
             }
+        }
+    }
+
+    /// Port scanners and TCP probes close a connection before they have said anything: that is not worth a
+    /// warning. An API server that does not trust the certificate says so, and is.
+    fn note_handshake(&self, error: &io::Error) {
+        let is_unwelcome = is_unwelcome(error);
+        self.metrics.connection_error(if is_unwelcome {
+            ConnectionError::ClientCertificate
+        } else {
+            ConnectionError::Handshake
+        });
+        if error.kind() != io::ErrorKind::InvalidData {
+            tracing::debug!(%error, "a TLS handshake broke off");
+        } else if let Some(held_back) = self.log.admit() {
+            tracing::warn!(%error, held_back, "a TLS handshake failed");
         }
     }
 
@@ -214,60 +225,33 @@ impl WebhookConnections {
     }
 }
 
-/// Port scanners and TCP probes close a connection before they have said anything: that is not worth a
-/// warning. An API server that does not trust the certificate says so, and is.
-fn note_handshake(error: &io::Error) {
-    if error.kind() == io::ErrorKind::InvalidData {
-        tracing::warn!(%error, "a TLS handshake failed");
-    } else {
-        tracing::debug!(%error, "a TLS handshake broke off");
-    }
-}
-
-// === impl AdminConnections ===
-
-impl AdminConnections {
-    pub(crate) async fn serve(self, stream: TcpStream) {
-        let Self {
-            admin,
-            limits,
-            stop,
-        } = self;
-        let activity = Activity::new();
-        let service = {
-            let activity = Arc::clone(&activity);
-            service_fn(move |request: Request<Incoming>| {
-                let _request = activity.request();
-                let response = admin.respond(&request);
-                async move { Ok::<_, Infallible>(response) }
-            })
-        };
-        let io = TokioIo::new(Watched::new(stream, Arc::clone(&activity)));
-        let connection = http1().serve_connection(io, service);
-        let patience = Patience {
-            header: limits.header,
-            idle: limits.idle,
-        };
-        if let End::Broken(error) = drive(connection, &activity, patience, &stop).await {
-            tracing::debug!(
-                error = &error as &dyn std::error::Error,
-                "a probe's connection broke"
-            );
-        }
-    }
+/// Whether it is the caller's certificate, or that it has none, that ended the handshake.
+fn is_unwelcome(error: &io::Error) -> bool {
+    let inner = error
+        .get_ref()
+        .and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    matches!(
+        inner,
+        Some(rustls::Error::NoCertificatesPresented | rustls::Error::InvalidCertificate(_))
+    )
 }
 
 // === HTTP ===
 
 /// An API server's request has a dozen short headers.
-const LARGEST_HEAD: usize = 32 << 10;
+const LARGEST_HEAD: usize = 16 << 10;
 
-fn http1() -> http1::Builder {
+/// hyper would let a connection's buffer grow to twenty times as much, for whoever sends without an end.
+const LARGEST_READ: usize = LARGEST_HEAD + (4 << 10);
+
+/// HTTP/1.1 as both servers speak it.
+pub(crate) fn http1() -> http1::Builder {
     let mut builder = http1::Builder::new();
     // Its own timeout for heads would close connections that an API server still counts on.
     builder
         .header_read_timeout(None)
-        .max_header_size(LARGEST_HEAD);
+        .max_header_size(LARGEST_HEAD)
+        .max_buf_size(LARGEST_READ);
     builder
 }
 
@@ -280,7 +264,8 @@ fn reviews(
     service_fn(move |request| {
         let (router, under_way) = (router.clone(), activity.request());
         async move {
-            let response = router.respond(request).await;
+            // On the heap, so that a connection without a request does not hold the room for one.
+            let response = Box::pin(router.respond(request)).await;
             drop(under_way);
             Ok(response)
         }

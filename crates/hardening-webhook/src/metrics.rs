@@ -114,6 +114,8 @@ impl ErrorKind {
 pub(crate) enum ConnectionError {
     /// The TLS handshake failed.
     Handshake,
+    /// The caller showed no certificate, or none that is allowed to call.
+    ClientCertificate,
     /// The TLS handshake took too long.
     HandshakeTimeout,
     /// The head of a request took too long.
@@ -125,8 +127,9 @@ pub(crate) enum ConnectionError {
 }
 
 impl ConnectionError {
-    const ALL: [Self; 5] = [
+    const ALL: [Self; 6] = [
         Self::Handshake,
+        Self::ClientCertificate,
         Self::HandshakeTimeout,
         Self::HeaderTimeout,
         Self::Broken,
@@ -136,6 +139,7 @@ impl ConnectionError {
     fn name(self) -> &'static str {
         match self {
             Self::Handshake => "handshake",
+            Self::ClientCertificate => "client-certificate",
             Self::HandshakeTimeout => "handshake-timeout",
             Self::HeaderTimeout => "header-timeout",
             Self::Broken => "broken",
@@ -177,6 +181,15 @@ type Expiry = Gauge<f64, AtomicU64>;
 /// Counters of one name, one for each value of its label.
 struct Counters<K>(Arc<[(K, Counter)]>);
 
+/// Registers the metric that tells which version is running, which every program of the product shows.
+pub fn register_build(registry: &mut Registry, version: &'static str) {
+    registry.sub_registry_with_prefix(PREFIX).register(
+        "build",
+        "The version that is running",
+        Info::new([("version", version)]),
+    );
+}
+
 // === impl Metrics ===
 
 /// From a no-op to the deadline: a review takes tens of microseconds.
@@ -188,13 +201,8 @@ impl Metrics {
     /// Registers the webhook's metrics.
     #[must_use]
     pub fn register(registry: &mut Registry, version: &'static str) -> Self {
+        register_build(registry, version);
         let registry = registry.sub_registry_with_prefix(PREFIX);
-        registry.register(
-            "build",
-            "The version that is running",
-            Info::new([("version", version)]),
-        );
-
         let expiry = Family::<[(&str, &str); 1], Expiry>::default();
         let [serving_expiry, ca_expiry] = ["serving", "ca"].map(|certificate| {
             let gauge = expiry.get_or_create_owned(&[("certificate", certificate)]);
@@ -257,7 +265,7 @@ impl Metrics {
             certificate_reloads: Counters::register(
                 registry,
                 "certificate_reloads",
-                "Changed serving certificates that were taken into use, or refused",
+                "Changed serving certificates, and CAs of callers, that were taken into use, or refused",
                 "result",
                 [(Reload::Loaded, "loaded"), (Reload::Refused, "refused")],
             ),

@@ -20,13 +20,16 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::admin::Admin;
+use crate::callers::Callers;
 use crate::decision::Decide;
 use crate::handler::Handler;
 use crate::health::{Readiness, ReadyCondition};
 use crate::limits::{Limits, Shutdown};
-use crate::listener::{AdminConnections, WebhookConnections, accept};
-use crate::metrics::Metrics;
+use crate::listener::{WebhookConnections, accept};
+use crate::log_limit::LogLimit;
+use crate::metrics::{ConnectionError, Metrics};
 use crate::policies::Policies;
+use crate::probes::BoundProbes;
 use crate::router::Router;
 use crate::tls::{Certificates, TlsError};
 
@@ -68,7 +71,9 @@ pub struct Webhook {
     pub decide: Arc<dyn Decide>,
     /// The certificate.
     pub certificates: Certificates,
-    /// How often a new certificate is looked for.
+    /// Who may call; `None`: whoever can.
+    pub callers: Option<Callers>,
+    /// How often a new certificate, and a new CA of callers, is looked for.
     pub certificate_interval: Duration,
     /// What is shown at `/readyz`. The server adds its own conditions.
     pub readiness: Readiness,
@@ -89,8 +94,7 @@ pub struct BoundWebhook {
     tls: Arc<ServerConfig>,
     listener: TcpListener,
     address: SocketAddr,
-    admin: TcpListener,
-    admin_address: SocketAddr,
+    probes: BoundProbes,
     serving: ReadyCondition,
     certificate: ReadyCondition,
 }
@@ -112,9 +116,10 @@ impl Webhook {
         listen: SocketAddr,
         metrics_listen: SocketAddr,
     ) -> Result<BoundWebhook, ServeError> {
-        let tls = Arc::new(self.certificates.server_config()?);
+        let tls = Arc::new(self.certificates.server_config(self.callers.as_ref())?);
         let (listener, address) = bind(listen, "reviews").await?;
-        let (admin, admin_address) = bind(metrics_listen, "health and metrics").await?;
+        let admin = Admin::new(self.readiness.clone(), Arc::clone(&self.registry));
+        let probes = BoundProbes::bind(metrics_listen, admin).await?;
         let serving = self.readiness.condition("serving");
         let certificate = self.readiness.condition("certificate");
         Ok(BoundWebhook {
@@ -122,15 +127,15 @@ impl Webhook {
             tls,
             listener,
             address,
-            admin,
-            admin_address,
+            probes,
             serving,
             certificate,
         })
     }
 }
 
-async fn bind(
+/// Binds an address; the error says what for.
+pub(crate) async fn bind(
     address: SocketAddr,
     purpose: &'static str,
 ) -> Result<(TcpListener, SocketAddr), ServeError> {
@@ -156,7 +161,7 @@ impl BoundWebhook {
     /// Where probes and scrapes are answered.
     #[must_use]
     pub fn metrics_address(&self) -> SocketAddr {
-        self.admin_address
+        self.probes.address()
     }
 
     /// The CA that clients must trust, where the certificate is made in memory.
@@ -177,8 +182,7 @@ impl BoundWebhook {
             tls,
             listener,
             address,
-            admin,
-            admin_address,
+            probes,
             serving,
             certificate,
         } = self;
@@ -186,10 +190,11 @@ impl BoundWebhook {
             policies,
             decide,
             certificates,
+            callers,
             certificate_interval,
-            readiness,
+            readiness: _,
             metrics,
-            registry,
+            registry: _,
             limits,
             shutdown: ending,
         } = webhook;
@@ -205,11 +210,7 @@ impl BoundWebhook {
             draining: phases.draining.clone(),
             stop: phases.stop.clone(),
             streams: TaskTracker::new(),
-        };
-        let probes = AdminConnections {
-            admin: Admin::new(readiness, registry),
-            limits,
-            stop: phases.last.clone(),
+            log: Arc::new(LogLimit::new()),
         };
         let following = follow(
             policies,
@@ -226,13 +227,24 @@ impl BoundWebhook {
         );
 
         serving.met();
-        tracing::info!(%address, metrics_address = %admin_address, "serving");
+        tracing::info!(%address, metrics_address = %probes.address(), "serving");
         let mut tasks = Tasks::default();
         tasks.spawn("policies", following);
         tasks.spawn("certificate", renewing);
+        if let Some(callers) = callers {
+            tasks.spawn(
+                "callers' CA",
+                judge(
+                    callers,
+                    certificate_interval,
+                    metrics.clone(),
+                    phases.last.clone(),
+                ),
+            );
+        }
         tasks.spawn(
             "health and metrics",
-            serve_probes(admin, probes, ending.drain, metrics),
+            serve_probes(probes, limits, ending, phases.last.clone(), metrics),
         );
         tasks.spawn(
             "shutdown",
@@ -288,6 +300,16 @@ async fn keep_current(
     Ok(())
 }
 
+async fn judge(
+    callers: Callers,
+    interval: Duration,
+    metrics: Metrics,
+    last: CancellationToken,
+) -> Result<(), ServeError> {
+    callers.keep_current(interval, metrics, last).await;
+    Ok(())
+}
+
 async fn follow(
     policies: Policies,
     metrics: Metrics,
@@ -314,7 +336,8 @@ async fn serve_reviews(
         reviews.streams.clone(),
     );
     let most = reviews.limits.connections;
-    accept(listener, most, drain, &stop, &metrics, |stream| {
+    let panicked = || metrics.connection_error(ConnectionError::Panic);
+    accept(listener, most, drain, &stop, panicked, |stream| {
         reviews.clone().serve(stream)
     })
     .await;
@@ -327,17 +350,14 @@ async fn serve_reviews(
 }
 
 async fn serve_probes(
-    listener: TcpListener,
-    probes: AdminConnections,
-    drain: Duration,
+    probes: BoundProbes,
+    limits: Limits,
+    ending: Shutdown,
+    last: CancellationToken,
     metrics: Metrics,
 ) -> Result<(), ServeError> {
-    let stop = probes.stop.clone();
-    let most = probes.limits.metrics_connections;
-    accept(listener, most, drain, &stop, &metrics, |stream| {
-        probes.clone().serve(stream)
-    })
-    .await;
+    let panicked = || metrics.connection_error(ConnectionError::Panic);
+    probes.serve(limits, ending, last, panicked).await;
     Ok(())
 }
 

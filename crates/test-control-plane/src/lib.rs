@@ -30,7 +30,8 @@
 //! # A node
 //!
 //! [`Node::start`] adds a real node: kubelet, container runtime and scheduler. It needs root and packages of
-//! the machine's ([`Node::unsupported`] names what is missing), so nothing here depends on it.
+//! the machine's ([`Node::unsupported`] names what is missing), so nothing here depends on it. Its pods reach the
+//! API server while there is a [`Relay`] for them, which can also cut and silence their connections.
 
 mod arguments;
 mod binaries;
@@ -39,19 +40,22 @@ mod control_plane;
 mod error;
 mod go_module;
 mod kubeconfig;
+mod network;
 mod node;
 mod options;
 mod port;
 mod process;
 mod progress;
+mod relay;
 mod workspace;
 
 pub use self::{
-    binaries::{Binaries, Tool},
+    binaries::{Binaries, NEWEST_KUBERNETES, Tool},
     control_plane::ControlPlane,
     error::Error,
     node::{Image, NAMED_USER, Node, Unsupported},
     options::ControlPlaneOptions,
     process::Program,
     progress::Progress,
+    relay::Relay,
 };

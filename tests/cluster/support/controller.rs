@@ -17,7 +17,7 @@ const GRACE: Duration = Duration::from_secs(20);
 /// The name of what the controller registers.
 pub(crate) const REGISTRATION: &str = "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/pod-hardening-self-registered";
 
-/// `hardening-controller run`, registered by its URL. It ends with this value.
+/// `hardening-controller`, most often `run` registered by its URL. It ends with this value.
 pub(crate) struct Controller {
     program: Program,
     metrics: SocketAddr,
@@ -26,24 +26,30 @@ pub(crate) struct Controller {
 impl Controller {
     /// Starts it, and waits until it is ready and the API server asks it.
     pub(crate) async fn start(control_plane: &ControlPlane, name: &str) -> Self {
-        let [listen, metrics] = free_addresses();
-        let arguments = [
+        Self::start_at(control_plane, name, free_addresses(), &[]).await
+    }
+
+    /// As [`Self::start`], at these addresses for reviews and for probes, and with more arguments.
+    pub(crate) async fn start_at(
+        control_plane: &ControlPlane,
+        name: &str,
+        [listen, metrics]: [SocketAddr; 2],
+        more: &[String],
+    ) -> Self {
+        let mut arguments = vec![
             "run".to_owned(),
             format!("--kubeconfig={}", control_plane.kubeconfig_path().display()),
             format!("--webhook-url=https://{listen}"),
             format!("--listen={listen}"),
             format!("--metrics-listen={metrics}"),
             "--shutdown-delay=0s".to_owned(),
-            "--log-format=json".to_owned(),
         ];
-        let path = Path::new(env!("CARGO_BIN_EXE_controller-under-test"));
-        let program = control_plane.run(name, path, &arguments).unwrap();
-        let mut controller = Self { program, metrics };
-        until("the controller is ready", async || {
-            controller.program.check().unwrap();
-            (controller.get("/readyz").await?.0 == 200).then_some(())
-        })
-        .await;
+        if !more.iter().any(|flag| flag.starts_with("--log-format")) {
+            arguments.push("--log-format=json".to_owned());
+        }
+        arguments.extend_from_slice(more);
+        let mut controller = Self::run(control_plane, name, metrics, &arguments);
+        controller.until_ready().await;
         let api = Api::of(control_plane);
         until("the controller is registered", async || {
             let registration = api.get(REGISTRATION).await.ok()?;
@@ -52,6 +58,27 @@ impl Controller {
         })
         .await;
         controller
+    }
+
+    /// Starts the program with these arguments, by which it answers probes at `metrics`.
+    pub(crate) fn run(
+        control_plane: &ControlPlane,
+        name: &str,
+        metrics: SocketAddr,
+        arguments: &[String],
+    ) -> Self {
+        let path = Path::new(env!("CARGO_BIN_EXE_controller-under-test"));
+        let program = control_plane.run(name, path, arguments).unwrap();
+        Self { program, metrics }
+    }
+
+    /// Waits until it is ready.
+    pub(crate) async fn until_ready(&mut self) {
+        until("the controller is ready", async || {
+            self.program.check().unwrap();
+            (self.get("/readyz").await?.0 == 200).then_some(())
+        })
+        .await;
     }
 
     /// What its port for probes and scrapes answers: status and body; `None` where nobody listens.
@@ -67,7 +94,7 @@ impl Controller {
         Some((status, body.to_owned()))
     }
 
-    /// The value of a metric, summed over its labels.
+    /// The value of a metric, summed over its labels; or of one series, given with its labels.
     pub(crate) async fn metric(&self, name: &str) -> f64 {
         let (_, page) = self.get("/metrics").await.unwrap();
         let of_metric = page.lines().filter(|line| {
@@ -78,10 +105,15 @@ impl Controller {
         values.sum()
     }
 
+    /// All that it has logged, as it stands in the file.
+    pub(crate) fn log_text(&self) -> String {
+        std::fs::read_to_string(self.program.log_path()).unwrap()
+    }
+
     /// The lines that it has logged.
     pub(crate) fn log(&self) -> Vec<Value> {
-        let text = std::fs::read_to_string(self.program.log_path()).unwrap();
-        text.lines()
+        self.log_text()
+            .lines()
             .map(|line| serde_json::from_str(line).unwrap_or_else(|_| line.into()))
             .collect()
     }
@@ -98,7 +130,7 @@ impl Controller {
 }
 
 /// Addresses that were free a moment ago.
-fn free_addresses() -> [SocketAddr; 2] {
+pub(crate) fn free_addresses() -> [SocketAddr; 2] {
     let listeners = [0, 1].map(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap());
     listeners.map(|listener| listener.local_addr().unwrap())
 }
