@@ -223,9 +223,15 @@ async fn fill(api: &Api) {
     let policy = json!({
         "apiVersion": hardening_api::API_VERSION, "kind": "ClusterPodHardeningPolicy",
         "metadata": {"name": "asks-for-all"},
-        "spec": {"pod": {"automountServiceAccountToken": false, "runtimeClassName": "none-of-that-name"}},
+        "spec": {"pod": {"automountServiceAccountToken": false, "runtimeClassName": "sandboxed"}},
     });
     api.ensure(CLUSTER_POLICIES, &policy).await;
+    let class = json!({
+        "apiVersion": "node.k8s.io/v1", "kind": "RuntimeClass", "metadata": {"name": "sandboxed"},
+        "handler": "sandbox",
+    });
+    api.ensure("/apis/node.k8s.io/v1/runtimeclasses", &class)
+        .await;
     let template = json!({"metadata": {"labels": {"app": "web"}}, "spec": pod(None)["spec"]});
     let selected = json!({"selector": {"matchLabels": {"app": "web"}}, "template": template});
     let mut ending = template.clone();
