@@ -30,11 +30,12 @@ const PREVIEW: &[&str] = &["kubectl-harden-preview"];
 const EXPLAIN: &[&str] = &["kubectl-harden-preview", "kubectl-harden-explain"];
 const AUDIT: &[&str] = &["kubectl-harden-audit"];
 
-const CASES: [Case; 14] = [
+const CASES: [Case; 16] = [
     ("render -f pod.json -n rights", PREVIEW, BAD_INPUT),
     ("diff -f pod.json -n rights", PREVIEW, BAD_INPUT_OF_DIFF),
     ("explain -f pod.json -n rights -o json", PREVIEW, BAD_INPUT),
     ("explain web -n rights -o json", EXPLAIN, BAD_INPUT),
+    ("explain web -n rights", EXPLAIN, BAD_INPUT),
     ("explain deploy/web -n rights -o json", EXPLAIN, BAD_INPUT),
     ("explain rs/web -n rights -o json", EXPLAIN, BAD_INPUT),
     ("explain sts/web -n rights -o json", EXPLAIN, BAD_INPUT),
@@ -49,6 +50,7 @@ const CASES: [Case; 14] = [
     ),
     ("audit -A -o json", AUDIT, BAD_INPUT),
     ("audit -n rights -o json", AUDIT, BAD_INPUT),
+    ("audit -n rights", AUDIT, BAD_INPUT),
 ];
 
 /// A verb, an API group and a resource.
@@ -152,8 +154,14 @@ fn check(command: &str, failure: i32, right: &Right, said: &Said) {
 
 /// Whether what is shown says of itself that it is not all.
 fn is_part(said: &Said) -> bool {
-    let shown: Value = serde_json::from_str(&said.stdout).unwrap_or_default();
-    shown["complete"] == false || shown["pods"][0].get("policies") == Some(&Value::Null)
+    match serde_json::from_str::<Value>(&said.stdout) {
+        Ok(shown) => {
+            shown["complete"] == false || shown["pods"][0].get("policies") == Some(&Value::Null)
+        }
+        Err(_) => ["\nThis is not all:\n", "\nThe policies are not known: "]
+            .iter()
+            .any(|words| said.stdout.contains(words)),
+    }
 }
 
 /// Whoever cannot be reached, and whoever does not know the user, says so in one line.
