@@ -19,5 +19,6 @@ pub(crate) mod tally;
 #[path = "../../support/tell.rs"]
 pub(crate) mod tell;
 pub(crate) mod told;
+pub(crate) mod version;
 #[path = "../../support/webhook.rs"]
 pub(crate) mod webhook;
