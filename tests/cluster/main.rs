@@ -51,6 +51,8 @@ mod certificates;
 mod audit;
 // What kubectl harden shows of manifests and of running pods, and what the webhook does.
 mod preview;
+// What Helm installs through kubectl harden.
+mod helm;
 // What kubectl harden says where it may not see everything.
 mod rights;
 

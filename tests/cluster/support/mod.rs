@@ -6,6 +6,8 @@ pub(crate) mod compare;
 pub(crate) mod controller;
 pub(crate) mod crds;
 pub(crate) mod generate;
+#[path = "../../support/go_tool.rs"]
+pub(crate) mod go_tool;
 #[path = "../../support/kinds.rs"]
 pub(crate) mod kinds;
 pub(crate) mod lab;
