@@ -18,7 +18,12 @@ const LAYERS: &[&[&str]] = &[
         "hardening-webhook",
     ],
     &["hardening-controller", "kubectl-harden"],
-    &["hardening-bench", "hardening-demo", "hardening-tests"],
+    &[
+        "hardening-bench",
+        "hardening-demo",
+        "hardening-image",
+        "hardening-tests",
+    ],
 ];
 
 /// Crates without a runtime, I/O, a clock or a log, down to the last dependency.
