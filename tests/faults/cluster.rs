@@ -28,7 +28,6 @@ use crate::{
 /// The names that the chart gives.
 pub(crate) const NAMESPACE: &str = "pod-hardening-system";
 pub(crate) const WEBHOOK: &str = "pod-hardening";
-const MANAGER: &str = "pod-hardening-manager";
 const SECRETS: [&str; 2] = ["pod-hardening-tls", "pod-hardening-ca"];
 
 const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
@@ -323,10 +322,12 @@ impl Cluster {
         self.relay.heal();
     }
 
-    /// Lets certificates live for minutes, until there were so many others.
+    /// Lets certificates live for minutes, until there were so many others. Those that are there are deleted, as
+    /// they would live on.
     pub(crate) async fn rotate(&mut self, leaves: usize, authorities: usize) {
         let short = "manager.extraArgs={--tls-leaf-lifetime=1m,--tls-ca-lifetime=3m}";
         self.helm_upgrade(Path::new(CHART), &[short]).await;
+        self.delete_certificates().await;
         let deadline =
             Instant::now() + Duration::from_secs(60) * u32::try_from(leaves).unwrap() + DEADLINE;
         let mut seen = [Vec::new(), Vec::new()];
@@ -557,7 +558,7 @@ impl Cluster {
         }
     }
 
-    /// The product's pods of a component that are not about to go.
+    /// The product's pods of a component, also those that are about to go.
     async fn pods(&self, component: &str) -> Result<Vec<ProductPod>, String> {
         let selector = format!("app.kubernetes.io%2Fcomponent%3D{component}");
         let path = format!("/api/v1/namespaces/{NAMESPACE}/pods?labelSelector={selector}");

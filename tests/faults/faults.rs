@@ -120,9 +120,10 @@ pub(crate) const FAULTS: &[Fault] = &[
         holds: Holds {
             failed: u64::MAX,
             failing_for: Duration::from_secs(15),
-            // A process that hangs is started again by its liveness.
+            // A process that hangs is started again by its liveness. All in turn, as the API server's connections
+            // may be to the others.
             restarts: true,
-            ..ONCE
+            ..NOTHING_SEEN
         },
     },
     Fault {
