@@ -1,8 +1,8 @@
 # What can be done with this repository. `make` alone lists it.
 
 .DEFAULT_GOAL := help
-.PHONY: help tools build image check-image deny test-faults demo playground fmt fmt-check lint layers test oracle generate check-generated doc \
-	bench bench-check bench-accept
+.PHONY: help tools build image check-image deny test-faults demo playground fmt fmt-check lint layers test test-matrix oracle generate \
+	check-generated doc bench bench-check bench-accept
 
 help: ## list what there is
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -28,6 +28,9 @@ playground: tools ## the same set-up to try things on, until Ctrl-C
 test: tools ## everything that can fail: lints, unit, property, example and API-server tests, the demo
 	@hack/test
 
+test-matrix: tools ## the API-server tests on each supported version of Kubernetes; an hour or more
+	@hack/test-matrix
+
 lint: fmt-check layers deny ## formatting, clippy, who may depend on whom, and what on whose terms
 	cargo clippy --workspace --all-targets -- --deny warnings
 
@@ -44,14 +47,15 @@ layers: ## each crate compiles alone, and depends only on what is below it
 	@hack/check-alone
 	cargo test --quiet --package hardening-tests --test fast -- layers::
 
-test-faults: tools ## the installed chart under every fault, at full length, as a table; wants root and about an hour
+test-faults: tools ## the installed chart under every fault, at full length, as a table; wants root, and takes long
 	cargo test --package hardening-tests --test faults
 
 oracle: tools ## PodSecurityPolicy's own code of Kubernetes 1.24 against ours, on 20,000 generated pairs, as figures
 	cargo test --quiet --package hardening-psp --test fidelity -- --nocapture
 
-generate: ## write crds/, docs/reference/, docs/compatibility.md and what tests expect, after a change that is meant
+generate: ## write crds/, docs/reference/, docs/compatibility.md, the chart's values.yaml and what tests expect, after a change that is meant
 	UPDATE_EXPECT=1 cargo test --quiet --package hardening-controller --test program -- crds::
+	UPDATE_EXPECT=1 cargo test --quiet --package hardening-tests --test chart -- generated:: rights::each_service_account
 	UPDATE_EXPECT=1 cargo test --quiet --package hardening-tests --test fast
 	UPDATE_EXPECT=1 cargo test --quiet --package hardening-tests --test node -- compatibility::the_page
 	UPDATE_EXPECT=1 cargo test --quiet --package hardening-engine --test golden
@@ -59,6 +63,7 @@ generate: ## write crds/, docs/reference/, docs/compatibility.md and what tests 
 check-generated: ## whether what `make generate` writes is up to date
 	cargo test --quiet --package hardening-controller --test program -- crds::
 	cargo test --quiet --package hardening-tests --test fast -- reference:: examples::
+	cargo test --quiet --package hardening-tests --test chart -- generated::
 	cargo test --quiet --package hardening-tests --test node -- compatibility::the_page
 
 doc: ## the crates' own documentation, warnings denied

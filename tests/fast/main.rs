@@ -15,3 +15,4 @@ mod layers; // which crate may depend on what
 mod reference; // docs/reference is generated
 mod support;
 mod tidy; // rules about files that the compiler does not know
+mod versions; // which versions of Kubernetes are supported

@@ -40,10 +40,10 @@ pub fn main() -> ExitCode {
             log::init(&args.log);
             block_on(args.server.worker_threads, run::run(*args))
         }),
-        Command::Manage(args) => {
+        Command::Manage(args) => args.check().and_then(|()| {
             log::init(&args.log);
             block_on(MANAGE_THREADS, manage::manage(*args))
-        }
+        }),
         Command::Serve(args) => args.check().and_then(|()| {
             log::init(&args.log);
             block_on(args.server.worker_threads, serve::serve(*args))
