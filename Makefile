@@ -1,8 +1,8 @@
 # What can be done with this repository. `make` alone lists it.
 
 .DEFAULT_GOAL := help
-.PHONY: help tools build image check-image deny test-faults demo playground fmt fmt-check lint layers test test-matrix oracle generate \
-	check-generated doc bench bench-check bench-accept
+.PHONY: help tools build image check-image deny test-faults demo playground fmt fmt-check lint layers test \
+	test-matrix oracle generate check-generated doc bench bench-check bench-accept bench-hostile
 
 help: ## list what there is
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -71,6 +71,9 @@ doc: ## the crates' own documentation, warnings denied
 
 bench: tools ## how long each step of a review takes; wants a quiet machine
 	cargo bench --package hardening-bench --bench time
+
+bench-hostile: tools ## how much longer honest calls take among a thousand hostile clients; wants a quiet machine
+	HARDENING_HONEST_CALLS=1000 cargo test --release --package hardening-controller --test program -- hostile:: --nocapture
 
 bench-check: tools ## the instructions of each step of a review, held against those that were accepted
 	@hack/count-instructions

