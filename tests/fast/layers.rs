@@ -12,6 +12,7 @@ const LAYERS: &[&[&str]] = &[
     &[
         "hardening-api",
         "pod-security-standards",
+        "policy-report",
         "test-control-plane",
     ],
     &["hardening-engine", "hardening-psp"],
@@ -31,6 +32,7 @@ const PURE: &[&str] = &[
     "hardening-engine",
     "hardening-psp",
     "pod-security-standards",
+    "policy-report",
 ];
 
 /// What a pure crate may not reach.

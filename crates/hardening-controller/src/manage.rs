@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::args::ManageArgs;
 use crate::kubernetes::{self, Connection};
+use crate::lead::Lead;
 use crate::supervise::{Signals, Tasks};
 use crate::webhook::VERSION;
 
@@ -19,11 +20,13 @@ pub(crate) async fn manage(args: ManageArgs) -> anyhow::Result<()> {
     let ManageArgs {
         kubeconfig,
         metrics_listen,
+        lead,
         log: _,
     } = args;
     let signals = Signals::new()?;
     let Connection {
-        client: _client, ..
+        client,
+        own_namespace,
     } = kubernetes::connect(kubeconfig.as_deref()).await?;
 
     let mut registry = Registry::default();
@@ -31,6 +34,11 @@ pub(crate) async fn manage(args: ManageArgs) -> anyhow::Result<()> {
     let readiness = Readiness::new();
     let shutdown = CancellationToken::new();
     let mut tasks = Tasks::new(shutdown.clone());
+
+    // Nobody says more of policies yet.
+    let (_additions, additional) = hardening_status::additional_conditions();
+    let lead = Lead::new(lead, client, own_namespace, additional, &mut registry);
+    tasks.spawn("what one process does", lead.run(shutdown.clone()));
 
     let admin = Admin::new(readiness, Arc::new(registry));
     let probes = BoundProbes::bind(metrics_listen, admin).await?;

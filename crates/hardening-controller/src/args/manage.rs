@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, ValueHint};
 
-use super::LogArgs;
+use super::{LeadArgs, LogArgs};
 
 /// Write what the product keeps in a cluster.
 ///
@@ -28,6 +28,9 @@ pub(crate) struct ManageArgs {
         default_value = "0.0.0.0:8080"
     )]
     pub(crate) metrics_listen: SocketAddr,
+
+    #[command(flatten)]
+    pub(crate) lead: LeadArgs,
 
     #[command(flatten)]
     pub(crate) log: LogArgs,
