@@ -36,6 +36,8 @@ mod crds;
 mod workloads;
 // The Pod Security Standards as we evaluate them, and as the API server does.
 mod standards;
+// What the API server counts, and alerts are made of.
+mod alerts;
 // The controller as a program of its own, beside an API server of its own.
 mod controller;
 

@@ -55,7 +55,7 @@ fn links(page: &str) -> Vec<String> {
 }
 
 /// The anchors of a page's headings, as GitHub and others make them.
-fn anchors(page: &str) -> Vec<String> {
+pub(crate) fn anchors(page: &str) -> Vec<String> {
     let headings = page.lines().filter(|line| line.starts_with('#'));
     let kept = |c: &char| c.is_alphanumeric() || [' ', '-', '_'].contains(c);
     headings
@@ -99,7 +99,8 @@ fn every_flag_and_metric_that_is_named_is_there() {
         for word in text(page).split(|c: char| !c.is_alphanumeric() && c != '-' && c != '_') {
             let is_flag = word.starts_with("--") && !word.trim_start_matches('-').is_empty();
             let known = match word {
-                // Flags of kubectl and curl.
+                // Flags of kubectl, curl and kube-apiserver.
+                "--admission-control-config-file" | "--as" | "--raw" => true,
                 "--data" | "--header" | "--insecure" => true,
                 "--dry-run" | "--image" | "--overwrite" | "--server-side" => true,
                 _ if is_flag => {

@@ -9,22 +9,7 @@ use std::process::Command;
 use hardening_manifests::{objects, parse};
 use serde_json::Value;
 
-use crate::support::{program, root, text};
-
-/// Builds a tool: a few minutes the first time, a second once Go has it in its cache.
-fn tool(name: &str, package: &str) -> PathBuf {
-    let built = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
-    let output = Command::new("go")
-        .args(["build", "-o"])
-        .args([built.as_os_str(), package.as_ref()])
-        .env("CGO_ENABLED", "0")
-        .current_dir(root().join("tests/ecosystem"))
-        .output()
-        .unwrap_or_else(|error| panic!("{name} is built with Go 1.26 or newer: run go: {error}"));
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "go build {package}:\n{said}");
-    built
-}
+use crate::support::{go_tool, program, text};
 
 /// A folder of its own for a test, with the example's policies in it.
 fn folder(name: &str) -> PathBuf {
@@ -89,7 +74,12 @@ fn check(with_us: &str, without_us: &str, folder: &Path) {
 
 #[test]
 fn kustomize_runs_render_as_a_function() {
-    let kustomize = tool("kustomize", "sigs.k8s.io/kustomize/kustomize/v5");
+    let kustomize = go_tool(
+        "tests/ecosystem",
+        "kustomize",
+        "sigs.k8s.io/kustomize/kustomize/v5",
+        &[],
+    );
     let folder = folder("with-kustomize");
     let app =
         text("examples/workloads/web.yaml") + "---\n" + &text("examples/workloads/report.yaml");

@@ -10,12 +10,12 @@ use crate::support::{files_below, none_wrong, root, text};
 /// Every crate, by layer: one may use those of the layers before its own.
 const LAYERS: &[&[&str]] = &[
     &[
+        "container-image",
         "hardening-api",
         "pod-security-standards",
         "policy-report",
-        "test-control-plane",
     ],
-    &["hardening-engine", "hardening-psp"],
+    &["hardening-engine", "hardening-psp", "test-control-plane"],
     &[
         "hardening-index",
         "hardening-manifests",

@@ -7,6 +7,7 @@
     reason = "what helps a test may fail as a test does"
 )]
 
+mod alerts; // each alert fires when it should, and says what to do
 mod docs; // links lead somewhere, and what pages show is what the programs say
 mod ecosystem; // kustomize and krew, with ours
 mod examples; // every example is valid, and does what tests/fast/expect says

@@ -237,6 +237,7 @@ async fn the_page_of_metrics_is_up_to_date() {
         policies: receiver,
         decide: Arc::new(Engine),
         certificates: Certificates::self_signed(&["localhost".to_owned()]).unwrap(),
+        callers: None,
         certificate_interval: CERTIFICATE_INTERVAL,
         readiness: Readiness::new(),
         metrics,

@@ -6,11 +6,14 @@ use std::{
 };
 
 pub(crate) use self::files::{expect_file, root};
+pub(crate) use self::go_tool::go_tool;
 pub(crate) use self::program::program;
 
 // Shared with the other test binaries.
 #[path = "../support/files.rs"]
 mod files;
+#[path = "../support/go_tool.rs"]
+mod go_tool;
 #[path = "../support/program.rs"]
 mod program;
 

@@ -80,6 +80,12 @@ impl Api {
         Self(Client::try_from(config).unwrap())
     }
 
+    /// Whether anything answers, whatever it says.
+    pub(crate) async fn answers(&self) -> bool {
+        let request = http::Request::get("/").body(Body::empty()).unwrap();
+        self.0.send(request).await.is_ok()
+    }
+
     pub(crate) async fn get(&self, path: &str) -> Result<Value, Refusal> {
         self.send("GET", path, None).await.ok()
     }

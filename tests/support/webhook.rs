@@ -58,6 +58,7 @@ impl RunningWebhook {
             policies: receiver,
             decide,
             certificates: Certificates::self_signed(&[loopback.to_string()]).unwrap(),
+            callers: None,
             certificate_interval: CERTIFICATE_INTERVAL,
             readiness: Readiness::new(),
             metrics: Metrics::register(&mut registry, "test"),

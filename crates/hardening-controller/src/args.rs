@@ -228,6 +228,21 @@ pub(crate) struct ServerArgs {
     #[arg(long, env = "HARDENING_TLS_KEY", value_name = "FILE", requires = "tls_cert", value_hint = ValueHint::FilePath)]
     pub(crate) tls_key: Option<PathBuf>,
 
+    /// The CA of those who may call, in PEM: whoever shows no certificate of it is turned away. The API server
+    /// must be configured to show one. A changed file is taken into use. Without it anybody may call.
+    #[arg(long, env = "HARDENING_CLIENT_CA", value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) client_ca: Option<PathBuf>,
+
+    /// The common names that may call. Without it any that the CA has issued a certificate for.
+    #[arg(
+        long,
+        env = "HARDENING_CLIENT_NAME",
+        value_name = "NAME",
+        value_delimiter = ',',
+        requires = "client_ca"
+    )]
+    pub(crate) client_name: Vec<String>,
+
     /// Threads that answer reviews.
     #[arg(long, env = "HARDENING_WORKER_THREADS", value_name = "NUMBER", default_value = "2", value_parser = worker_threads)]
     pub(crate) worker_threads: usize,

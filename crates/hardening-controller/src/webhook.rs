@@ -7,8 +7,8 @@ use std::time::Duration;
 use anyhow::{Context as _, anyhow};
 use hardening_engine::PolicySet;
 use hardening_webhook::{
-    BoundWebhook, CERTIFICATE_INTERVAL, CertificateFiles, Certificates, Engine, Limits, Metrics,
-    Readiness, Shutdown, Webhook,
+    BoundWebhook, CERTIFICATE_INTERVAL, Callers, CertificateFiles, Certificates, Engine, Limits,
+    Metrics, Readiness, Shutdown, Webhook,
 };
 use prometheus_client::registry::Registry;
 use rustls::client::verify_server_name;
@@ -40,6 +40,14 @@ pub(crate) async fn certificates(
         Tls::Files { certificate, key } => {
             Certificates::from_files(CertificateFiles { certificate, key }).await?
         }
+    })
+}
+
+/// Who may call, if not everybody.
+async fn callers(server: &ServerArgs) -> anyhow::Result<Option<Callers>> {
+    Ok(match &server.client_ca {
+        Some(file) => Some(Callers::from_file(file.clone(), server.client_name.clone()).await?),
+        None => None,
     })
 }
 
@@ -83,6 +91,7 @@ pub(crate) async fn bind(server: &ServerArgs, parts: Parts) -> anyhow::Result<Bo
         policies,
         decide: Arc::new(Engine),
         certificates,
+        callers: callers(server).await?,
         certificate_interval: CERTIFICATE_INTERVAL,
         readiness,
         metrics,

@@ -28,6 +28,7 @@ pub mod tls;
 
 mod admin;
 mod body;
+mod callers;
 mod cert;
 mod connection;
 mod envelope;
@@ -35,6 +36,7 @@ mod listener;
 mod log_limit;
 
 pub use admin::Admin;
+pub use callers::{Callers, CallersError};
 pub use cert::{InvalidCertificate, IssueError, ServingCertificate};
 pub use decision::{Decide, Engine};
 pub use handler::Handler;

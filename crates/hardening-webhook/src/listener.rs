@@ -23,6 +23,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::connection::{Activity, End, Patience, Watched, drive};
 use crate::limits::Limits;
+use crate::log_limit::LogLimit;
 use crate::metrics::{ConnectionError, Metrics, Raised};
 use crate::router::Router;
 
@@ -108,6 +109,8 @@ pub(crate) struct WebhookConnections {
     pub(crate) stop: CancellationToken,
     /// The requests of HTTP/2 connections.
     pub(crate) streams: TaskTracker,
+    /// For handshakes that fail: whoever can reach the port can make them fail.
+    pub(crate) log: Arc<LogLimit>,
 }
 
 // === impl WebhookConnections ===
@@ -137,14 +140,29 @@ impl WebhookConnections {
                 }
             }
             Ok(Err(error)) => {
-                self.metrics.connection_error(ConnectionError::Handshake);
-                note_handshake(&error);
+                self.note_handshake(&error);
             }
             Err(_) => {
                 self.metrics
                     .connection_error(ConnectionError::HandshakeTimeout);
                 tracing::debug!("a TLS handshake took too long");
             }
+        }
+    }
+
+    /// Port scanners and TCP probes close a connection before they have said anything: that is not worth a
+    /// warning. An API server that does not trust the certificate says so, and is.
+    fn note_handshake(&self, error: &io::Error) {
+        let is_unwelcome = is_unwelcome(error);
+        self.metrics.connection_error(if is_unwelcome {
+            ConnectionError::ClientCertificate
+        } else {
+            ConnectionError::Handshake
+        });
+        if error.kind() != io::ErrorKind::InvalidData {
+            tracing::debug!(%error, "a TLS handshake broke off");
+        } else if let Some(held_back) = self.log.admit() {
+            tracing::warn!(%error, held_back, "a TLS handshake failed");
         }
     }
 
@@ -206,14 +224,15 @@ impl WebhookConnections {
     }
 }
 
-/// Port scanners and TCP probes close a connection before they have said anything: that is not worth a
-/// warning. An API server that does not trust the certificate says so, and is.
-fn note_handshake(error: &io::Error) {
-    if error.kind() == io::ErrorKind::InvalidData {
-        tracing::warn!(%error, "a TLS handshake failed");
-    } else {
-        tracing::debug!(%error, "a TLS handshake broke off");
-    }
+/// Whether it is the caller's certificate, or that it has none, that ended the handshake.
+fn is_unwelcome(error: &io::Error) -> bool {
+    let inner = error
+        .get_ref()
+        .and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    matches!(
+        inner,
+        Some(rustls::Error::NoCertificatesPresented | rustls::Error::InvalidCertificate(_))
+    )
 }
 
 // === HTTP ===

@@ -114,6 +114,8 @@ impl ErrorKind {
 pub(crate) enum ConnectionError {
     /// The TLS handshake failed.
     Handshake,
+    /// The caller showed no certificate, or none that is allowed to call.
+    ClientCertificate,
     /// The TLS handshake took too long.
     HandshakeTimeout,
     /// The head of a request took too long.
@@ -125,8 +127,9 @@ pub(crate) enum ConnectionError {
 }
 
 impl ConnectionError {
-    const ALL: [Self; 5] = [
+    const ALL: [Self; 6] = [
         Self::Handshake,
+        Self::ClientCertificate,
         Self::HandshakeTimeout,
         Self::HeaderTimeout,
         Self::Broken,
@@ -136,6 +139,7 @@ impl ConnectionError {
     fn name(self) -> &'static str {
         match self {
             Self::Handshake => "handshake",
+            Self::ClientCertificate => "client-certificate",
             Self::HandshakeTimeout => "handshake-timeout",
             Self::HeaderTimeout => "header-timeout",
             Self::Broken => "broken",
@@ -261,7 +265,7 @@ impl Metrics {
             certificate_reloads: Counters::register(
                 registry,
                 "certificate_reloads",
-                "Changed serving certificates that were taken into use, or refused",
+                "Changed serving certificates, and CAs of callers, that were taken into use, or refused",
                 "result",
                 [(Reload::Loaded, "loaded"), (Reload::Refused, "refused")],
             ),

@@ -20,11 +20,13 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::admin::Admin;
+use crate::callers::Callers;
 use crate::decision::Decide;
 use crate::handler::Handler;
 use crate::health::{Readiness, ReadyCondition};
 use crate::limits::{Limits, Shutdown};
 use crate::listener::{WebhookConnections, accept};
+use crate::log_limit::LogLimit;
 use crate::metrics::{ConnectionError, Metrics};
 use crate::policies::Policies;
 use crate::probes::BoundProbes;
@@ -69,7 +71,9 @@ pub struct Webhook {
     pub decide: Arc<dyn Decide>,
     /// The certificate.
     pub certificates: Certificates,
-    /// How often a new certificate is looked for.
+    /// Who may call; `None`: whoever can.
+    pub callers: Option<Callers>,
+    /// How often a new certificate, and a new CA of callers, is looked for.
     pub certificate_interval: Duration,
     /// What is shown at `/readyz`. The server adds its own conditions.
     pub readiness: Readiness,
@@ -112,7 +116,7 @@ impl Webhook {
         listen: SocketAddr,
         metrics_listen: SocketAddr,
     ) -> Result<BoundWebhook, ServeError> {
-        let tls = Arc::new(self.certificates.server_config()?);
+        let tls = Arc::new(self.certificates.server_config(self.callers.as_ref())?);
         let (listener, address) = bind(listen, "reviews").await?;
         let admin = Admin::new(self.readiness.clone(), Arc::clone(&self.registry));
         let probes = BoundProbes::bind(metrics_listen, admin).await?;
@@ -186,6 +190,7 @@ impl BoundWebhook {
             policies,
             decide,
             certificates,
+            callers,
             certificate_interval,
             readiness: _,
             metrics,
@@ -205,6 +210,7 @@ impl BoundWebhook {
             draining: phases.draining.clone(),
             stop: phases.stop.clone(),
             streams: TaskTracker::new(),
+            log: Arc::new(LogLimit::new()),
         };
         let following = follow(
             policies,
@@ -225,6 +231,17 @@ impl BoundWebhook {
         let mut tasks = Tasks::default();
         tasks.spawn("policies", following);
         tasks.spawn("certificate", renewing);
+        if let Some(callers) = callers {
+            tasks.spawn(
+                "callers' CA",
+                judge(
+                    callers,
+                    certificate_interval,
+                    metrics.clone(),
+                    phases.last.clone(),
+                ),
+            );
+        }
         tasks.spawn(
             "health and metrics",
             serve_probes(probes, limits, ending, phases.last.clone(), metrics),
@@ -280,6 +297,16 @@ async fn keep_current(
     certificates
         .keep_current(interval, metrics, condition, last)
         .await;
+    Ok(())
+}
+
+async fn judge(
+    callers: Callers,
+    interval: Duration,
+    metrics: Metrics,
+    last: CancellationToken,
+) -> Result<(), ServeError> {
+    callers.keep_current(interval, metrics, last).await;
     Ok(())
 }
 

@@ -16,6 +16,7 @@ use sha2::{Digest as _, Sha256};
 use time::OffsetDateTime;
 use tokio_util::sync::CancellationToken;
 
+use crate::callers::Callers;
 use crate::cert::{
     InvalidCertificate, IssueError, SelfSigned, ServingCertificate, crypto_provider,
 };
@@ -162,13 +163,21 @@ impl Certificates {
         &self.current
     }
 
-    /// The TLS configuration of a server that always serves the certificate in force.
-    pub(crate) fn server_config(&self) -> Result<ServerConfig, TlsError> {
-        let mut config = ServerConfig::builder_with_provider(Arc::new(crypto_provider()))
+    /// The TLS configuration of a server that always serves the certificate in force, to `callers`; `None`
+    /// are all.
+    pub(crate) fn server_config(
+        &self,
+        callers: Option<&Callers>,
+    ) -> Result<ServerConfig, TlsError> {
+        let builder = ServerConfig::builder_with_provider(Arc::new(crypto_provider()))
             .with_safe_default_protocol_versions()
-            .map_err(TlsError::Protocol)?
-            .with_no_client_auth()
-            .with_cert_resolver(Arc::clone(&self.resolver) as Arc<dyn ResolvesServerCert>);
+            .map_err(TlsError::Protocol)?;
+        let builder = match callers {
+            Some(callers) => builder.with_client_cert_verifier(callers.verifier()),
+            None => builder.with_no_client_auth(),
+        };
+        let mut config =
+            builder.with_cert_resolver(Arc::clone(&self.resolver) as Arc<dyn ResolvesServerCert>);
         // An API server behind a Service speaks HTTP/1.1, one that was given a URL HTTP/2.
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         // API servers do not resume sessions; a store of them would be memory and a lock for nothing.

@@ -6,6 +6,7 @@ use crate::{
     ControlPlaneOptions, Error,
     certs::{self, Authority},
     kubeconfig,
+    network::Network,
     workspace::Workspace,
 };
 
@@ -73,7 +74,8 @@ impl Arguments {
             "--unsafe-no-fsync".to_owned(),
         ];
 
-        let serving = authority.serving()?;
+        let network = Network::of_port(port);
+        let serving = authority.serving(*network.kubernetes().ip())?;
         let mut apiserver = vec![
             flag("etcd-servers", &store),
             "--bind-address=127.0.0.1".to_owned(),
@@ -89,7 +91,7 @@ impl Arguments {
             flag("service-account-key-file", &service_account_public),
             flag("service-account-signing-key-file", &service_account_key),
             "--authorization-mode=Node,RBAC".to_owned(),
-            "--service-cluster-ip-range=10.0.0.0/16".to_owned(),
+            flag("service-cluster-ip-range", &network.services()),
             // The Endpoints of the Service `kubernetes` may not be a loopback address.
             "--endpoint-reconciler-type=none".to_owned(),
             "--allow-privileged=true".to_owned(),

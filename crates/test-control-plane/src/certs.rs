@@ -4,6 +4,8 @@
 //! for the API server, and the API server trusts it for clients. Nothing here outlives the control
 //! plane, so nothing is renewed.
 
+use std::net::Ipv4Addr;
+
 use rcgen::{
     BasicConstraints, Certificate, CertificateParams, CertifiedIssuer, DistinguishedName, DnType,
     ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256,
@@ -12,11 +14,10 @@ use time::{Duration, OffsetDateTime};
 
 use crate::Error;
 
-/// What the API server is called by: from this machine, and from pods.
-const SERVER_NAMES: [&str; 7] = [
+/// What the API server is called by: from this machine, and from pods, which know an address too.
+const SERVER_NAMES: [&str; 6] = [
     "127.0.0.1",
     "localhost",
-    "10.0.0.1", // the first address of the service range: the Service `kubernetes`
     "kubernetes",
     "kubernetes.default",
     "kubernetes.default.svc",
@@ -61,9 +62,10 @@ impl Authority {
         }
     }
 
-    /// What the API server presents.
-    pub(crate) fn serving(&self) -> Result<Pair, Error> {
-        let names = SERVER_NAMES.map(str::to_owned).to_vec();
+    /// What the API server presents, which has this address as the Service `kubernetes`.
+    pub(crate) fn serving(&self, service: Ipv4Addr) -> Result<Pair, Error> {
+        let mut names = SERVER_NAMES.map(str::to_owned).to_vec();
+        names.push(service.to_string());
         self.sign(
             "kube-apiserver",
             None,

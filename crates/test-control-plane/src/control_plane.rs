@@ -14,6 +14,7 @@ use crate::{
     arguments::{Arguments, server_url},
     certs::Authority,
     kubeconfig,
+    network::Network,
     port::ReservedPort,
     process::{self, Program},
     workspace::Workspace,
@@ -155,6 +156,10 @@ impl ControlPlane {
             &self.workspace,
         )?;
         self.apiserver = Some(apiserver);
+        self.until_apiserver_ready().await
+    }
+
+    async fn until_apiserver_ready(&mut self) -> Result<(), Error> {
         let client = self.client()?;
         self.wait_for("a ready API server", Tool::KubeApiserver, || async {
             let request = http::Request::get("/readyz")
@@ -163,6 +168,15 @@ impl ControlPlane {
             Ok(client.request_text(request).await? == "ok")
         })
         .await
+    }
+
+    /// Ends the store at once, as a crash would, starts it again over its data, and waits until the API server
+    /// is ready again, which goes on meanwhile.
+    pub async fn restart_etcd(&mut self) -> Result<(), Error> {
+        let path = self.binaries.path(Tool::Etcd)?;
+        self.etcd.end();
+        self.etcd = Program::spawn(&Tool::Etcd, &path, &self.arguments.etcd, &self.workspace)?;
+        self.until_apiserver_ready().await
     }
 
     /// A client with all rights. Made anew each time, as a client belongs to the tokio runtime it
@@ -205,6 +219,11 @@ impl ControlPlane {
     /// The port of [`server_url`](Self::server_url), which no other control plane on this machine has.
     pub(crate) fn port(&self) -> u16 {
         self.port.number()
+    }
+
+    /// The addresses of Services and pods.
+    pub(crate) fn network(&self) -> Network {
+        Network::of_port(self.port.number())
     }
 
     /// The programs that run here.

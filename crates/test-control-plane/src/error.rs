@@ -1,6 +1,6 @@
 //! Everything that can go wrong between "no programs" and "a control plane that answers".
 
-use std::{io, path::PathBuf, process::ExitStatus, time::Duration};
+use std::{io, net::SocketAddrV4, path::PathBuf, process::ExitStatus, time::Duration};
 
 use crate::{Tool, node::Unsupported};
 
@@ -153,6 +153,28 @@ pub enum Error {
     /// This machine cannot run a node.
     #[error("no node can run here: {0}")]
     NoNode(Unsupported),
+
+    /// The node's container runtime refused.
+    #[error("cannot {what}: {said}")]
+    Runtime {
+        /// What was being done.
+        what: &'static str,
+        /// What its client wrote.
+        said: String,
+    },
+
+    /// Pods cannot be given a way to the API server.
+    #[error("cannot listen on {address} for the pods of a node")]
+    Relay {
+        /// Where the Service `kubernetes` is.
+        address: SocketAddrV4,
+        /// Why it failed.
+        source: io::Error,
+    },
+
+    /// An image could not be made.
+    #[error("cannot make an image")]
+    Image(#[source] container_image::Error),
 
     /// The task that finds or builds the programs was cut short.
     #[error("the search for the control plane's programs was cut short")]

@@ -30,7 +30,8 @@
 //! # A node
 //!
 //! [`Node::start`] adds a real node: kubelet, container runtime and scheduler. It needs root and packages of
-//! the machine's ([`Node::unsupported`] names what is missing), so nothing here depends on it.
+//! the machine's ([`Node::unsupported`] names what is missing), so nothing here depends on it. Its pods reach the
+//! API server while there is a [`Relay`] for them, which can also cut and silence their connections.
 
 mod arguments;
 mod binaries;
@@ -39,11 +40,13 @@ mod control_plane;
 mod error;
 mod go_module;
 mod kubeconfig;
+mod network;
 mod node;
 mod options;
 mod port;
 mod process;
 mod progress;
+mod relay;
 mod workspace;
 
 pub use self::{
@@ -54,4 +57,5 @@ pub use self::{
     options::ControlPlaneOptions,
     process::Program,
     progress::Progress,
+    relay::Relay,
 };

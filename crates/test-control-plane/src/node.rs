@@ -7,16 +7,21 @@
 //! is watched as every other program here is (`process.rs`). When it ends, in whatever way, the kernel ends the
 //! rest: containers, mounts, and with them the pods' network namespaces. What the kernel leaves, cgroups and
 //! the folder, the janitor removes (`workspace.rs`).
+//!
+//! A node can be made to suffer what nodes suffer: [`signal`](Node::signal) goes to a container's process, and
+//! the [kubelet](Node::restart_kubelet) can be killed and comes again.
 
 mod files;
 mod image;
 mod requirements;
 
 use std::{
-    fs,
+    fs::{self, OpenOptions},
+    io::Write as _,
     net::{Ipv4Addr, TcpListener},
     os::unix::fs::PermissionsExt as _,
-    path::Path,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
     time::Duration,
 };
 
@@ -40,6 +45,9 @@ const SCRIPT: &str = include_str!("node/node.sh");
 /// address may not be a node's.
 const NAME: &str = "localhost";
 
+/// Where the node's first process takes orders, which `node.sh` knows too.
+const ORDERS: &str = "orders";
+
 /// How long a node may take until it takes pods.
 const START: Duration = Duration::from_secs(120);
 
@@ -54,6 +62,8 @@ pub struct Node {
     scheduler: Program,
     machine: Program,
     workspace: Workspace,
+    /// The client of the container runtime.
+    ctr: PathBuf,
 }
 
 impl Node {
@@ -101,6 +111,7 @@ impl Node {
             scheduler,
             machine,
             workspace,
+            ctr: has.ctr,
         };
         node.until_ready(control_plane.client()?).await?;
         Ok(node)
@@ -112,6 +123,7 @@ impl Node {
             scheduler,
             machine,
             workspace,
+            ctr: _,
         } = self;
         scheduler.kill();
         machine.kill();
@@ -128,6 +140,53 @@ impl Node {
     #[must_use]
     pub fn directory(&self) -> &Path {
         self.workspace.path()
+    }
+
+    /// Adds an image from an archive, so that pods can run it with `imagePullPolicy: Never`. Blocks meanwhile.
+    pub fn import(&self, archive: &Path) -> Result<(), Error> {
+        let archive = archive.display().to_string();
+        self.ctr("import an image", &["images", "import", &archive])
+    }
+
+    /// Sends a signal such as `SIGKILL` to the first process of a container, which is named by its id, as a
+    /// pod's status has it after `containerd://`. Blocks meanwhile.
+    pub fn signal(&self, container: &str, signal: &str) -> Result<(), Error> {
+        let arguments = ["tasks", "kill", "--signal", signal, container];
+        self.ctr("signal a container", &arguments)
+    }
+
+    /// Kills the kubelet, as a crash would, and has it started again. Containers go on.
+    pub fn restart_kubelet(&self) -> Result<(), Error> {
+        let path = self.workspace.path().join(ORDERS);
+        let order = || {
+            OpenOptions::new()
+                .write(true)
+                .open(&path)?
+                .write_all(b"restart-kubelet\n")
+        };
+        order().map_err(Error::file("write", &path))
+    }
+
+    fn ctr(&self, what: &'static str, arguments: &[&str]) -> Result<(), Error> {
+        let socket = self.workspace.path().join("containerd.sock");
+        let output = Command::new(&self.ctr)
+            .arg("--address")
+            .arg(socket)
+            .args(["--namespace", "k8s.io"])
+            .args(arguments)
+            .stdin(Stdio::null())
+            .output()
+            .map_err(|source| Error::Spawn {
+                what: self.ctr.display().to_string(),
+                source,
+            })?;
+        if output.status.success() {
+            return Ok(());
+        }
+        Err(Error::Runtime {
+            what,
+            said: String::from_utf8_lossy(&output.stderr).trim().to_owned(),
+        })
     }
 
     async fn until_ready(&mut self, client: Client) -> Result<(), Error> {
@@ -183,7 +242,7 @@ fn prepare(
         image.write(&has.busybox, &folder.join(format!("images/{index}.tar")))?;
     }
     let ca = workspace.write("ca.crt", &control_plane.ca_pem())?;
-    let network = files::network(folder, control_plane.port());
+    let network = files::network(folder, control_plane.network());
     let kubelet = files::kubelet(folder, &ca, free_port()?);
     let user = format!("system:node:{NAME}");
     let kubeconfig = control_plane.kubeconfig_for(&user, Some("system:nodes"))?;

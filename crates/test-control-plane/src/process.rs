@@ -113,6 +113,11 @@ impl Program {
         self.kill_and_reap();
     }
 
+    /// As [`kill`](Self::kill), for a value that another takes the place of.
+    pub(crate) fn end(&mut self) {
+        self.kill_and_reap();
+    }
+
     /// Asks the program to end, and kills it if it has not after `grace`.
     pub async fn terminate(mut self, grace: Duration) -> Result<(), Error> {
         self.signal("TERM");

@@ -178,7 +178,11 @@ async fn the_apiserver_comes_back_with_its_data_on_its_port() {
         .expect_err("the API server still answers");
 
     control_plane.start_apiserver().await.unwrap();
-    assert!(namespaces(client).get_opt("kept").await.unwrap().is_some());
+    let kept = || async { namespaces(client.clone()).get_opt("kept").await };
+    assert!(kept().await.unwrap().is_some());
+
+    control_plane.restart_etcd().await.unwrap();
+    assert!(kept().await.unwrap().is_some());
 }
 
 #[tokio::test]

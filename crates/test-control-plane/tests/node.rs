@@ -20,6 +20,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use container_image::{Architecture, Archive, Attributes, Compression, Layer};
 use k8s_openapi::api::core::v1::Pod;
 use kube::{
     Api, Client, Config,
@@ -28,7 +29,7 @@ use kube::{
 };
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use test_control_plane::{ControlPlane, ControlPlaneOptions, Error, Image, Node};
+use test_control_plane::{ControlPlane, ControlPlaneOptions, Error, Image, Node, Relay};
 
 /// How long a test waits for what must happen.
 const DEADLINE: Duration = Duration::from_secs(90);
@@ -134,6 +135,103 @@ async fn two_run_side_by_side_and_the_end_of_one_is_nothing_to_the_other() {
     until_phase(&pods, "ends", "Succeeded").await;
     drop(node);
     assert_eq!(traces.found(), [""; 0]);
+    control_plane.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn pods_reach_the_api_server_where_they_look_for_it() {
+    let Some((control_plane, node)) = start().await else {
+        return;
+    };
+    let relay = Relay::start(&control_plane).unwrap();
+    // What a server of HTTPS says to who speaks HTTP: busybox has no TLS.
+    let script = "printf 'GET / HTTP/1.0\\r\\n\\r\\n' | nc -w 60 $KUBERNETES_SERVICE_HOST $KUBERNETES_SERVICE_PORT \
+        | tail -n 1 >/dev/termination-log";
+    let pods = create(control_plane.client().unwrap(), "asks", script).await;
+    let ended = until_phase(&pods, "asks", "Succeeded").await;
+    let status = &ended["status"]["containerStatuses"][0];
+    assert_eq!(
+        status["state"]["terminated"]["message"],
+        "Client sent an HTTP request to an HTTPS server.\n"
+    );
+    drop(relay);
+    node.stop().unwrap();
+    control_plane.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn containers_are_signalled_and_survive_their_kubelet() {
+    let Some((control_plane, node)) = start().await else {
+        return;
+    };
+    let pods = create(control_plane.client().unwrap(), "stays", WAIT).await;
+    let running = until_phase(&pods, "stays", "Running").await;
+
+    let kubelet = || fs::read_to_string(node.directory().join("kubelet.pid")).unwrap();
+    let killed = kubelet();
+    node.restart_kubelet().unwrap();
+    let deadline = Instant::now() + DEADLINE;
+    while kubelet() == killed {
+        assert!(Instant::now() < deadline, "no other kubelet");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let script = "exit 0";
+    create(control_plane.client().unwrap(), "later", script).await;
+    until_phase(&pods, "later", "Succeeded").await;
+    let id = |pod: &Value| {
+        let id = pod["status"]["containerStatuses"][0]["containerID"].as_str();
+        id.unwrap().trim_start_matches("containerd://").to_owned()
+    };
+    let still = until_phase(&pods, "stays", "Running").await;
+    assert_eq!(id(&still), id(&running));
+
+    node.signal(&id(&running), "SIGKILL").unwrap();
+    let ended = until_phase(&pods, "stays", "Failed").await;
+    let state = &ended["status"]["containerStatuses"][0]["state"];
+    assert_eq!(state["terminated"]["exitCode"], 137, "{state:#}");
+    let error = node.signal("unknown", "SIGKILL").unwrap_err();
+    assert!(error.to_string().starts_with("cannot signal a container: "));
+    node.stop().unwrap();
+    control_plane.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn an_image_can_be_added_while_it_runs() {
+    let Some((control_plane, node)) = start().await else {
+        return;
+    };
+    let busybox = fs::read("/bin/busybox").unwrap();
+    let mut layer = Layer::new();
+    layer
+        .file("busybox", Attributes::program(), &busybox)
+        .unwrap();
+    let architecture = Architecture::of_this_machine().unwrap();
+    let mut image = container_image::Image::new(architecture);
+    image.user = Some("65532".to_owned());
+    image.entrypoint = vec!["/busybox".to_owned(), "true".to_owned()];
+    image.layers.push(layer.finish(Compression::Gzip).unwrap());
+    let other = match architecture {
+        Architecture::Amd64 => Architecture::Arm64,
+        Architecture::Arm64 => Architecture::Amd64,
+    };
+    let mut images = [image.clone(), image];
+    images[0].architecture = other;
+
+    let archive = node.directory().join("added.tar");
+    Archive::new("test.example/added:1", &images)
+        .unwrap()
+        .write(fs::File::create(&archive).unwrap())
+        .unwrap();
+    node.import(&archive).unwrap();
+    let pods = Api::<Pod>::default_namespaced(control_plane.client().unwrap());
+    let pod = json!({"metadata": {"name": "added"}, "spec": {"restartPolicy": "Never", "containers": [{
+        "name": "only", "image": "test.example/added:1", "imagePullPolicy": "Never",
+        "securityContext": {"runAsNonRoot": true},
+    }]}});
+    let pod = serde_json::from_value(pod).unwrap();
+    pods.create(&PostParams::default(), &pod).await.unwrap();
+    until_phase(&pods, "added", "Succeeded").await;
+    node.stop().unwrap();
     control_plane.stop().await.unwrap();
 }
 

@@ -1,6 +1,7 @@
 //! `hardening-controller run` beside a real API server: what its users see, from the moment that the API
 //! server has acknowledged a change.
 
+mod callers;
 mod freshness;
 mod outages;
 mod pods;

@@ -26,8 +26,17 @@ pub(crate) struct Controller {
 impl Controller {
     /// Starts it, and waits until it is ready and the API server asks it.
     pub(crate) async fn start(control_plane: &ControlPlane, name: &str) -> Self {
-        let [listen, metrics] = free_addresses();
-        let arguments = [
+        Self::start_at(control_plane, name, free_addresses(), &[]).await
+    }
+
+    /// As [`Self::start`], at these addresses for reviews and for probes, and with more arguments.
+    pub(crate) async fn start_at(
+        control_plane: &ControlPlane,
+        name: &str,
+        [listen, metrics]: [SocketAddr; 2],
+        more: &[String],
+    ) -> Self {
+        let mut arguments = vec![
             "run".to_owned(),
             format!("--kubeconfig={}", control_plane.kubeconfig_path().display()),
             format!("--webhook-url=https://{listen}"),
@@ -36,6 +45,7 @@ impl Controller {
             "--shutdown-delay=0s".to_owned(),
             "--log-format=json".to_owned(),
         ];
+        arguments.extend_from_slice(more);
         let path = Path::new(env!("CARGO_BIN_EXE_controller-under-test"));
         let program = control_plane.run(name, path, &arguments).unwrap();
         let mut controller = Self { program, metrics };
@@ -98,7 +108,7 @@ impl Controller {
 }
 
 /// Addresses that were free a moment ago.
-fn free_addresses() -> [SocketAddr; 2] {
+pub(crate) fn free_addresses() -> [SocketAddr; 2] {
     let listeners = [0, 1].map(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap());
     listeners.map(|listener| listener.local_addr().unwrap())
 }

@@ -5,6 +5,8 @@ mod answers;
 #[cfg(test)]
 mod bad_input;
 #[cfg(test)]
+mod callers;
+#[cfg(test)]
 mod limits;
 #[cfg(test)]
 mod server;

@@ -9,8 +9,8 @@ use std::time::Duration;
 use hardening_engine::{Pod, Policy, PolicySet, UnknownNamespaces, Unseen};
 use hardening_webhook::decision::Decision;
 use hardening_webhook::{
-    BoundWebhook, Certificates, Decide, Engine, Handler, Limits, Metrics, Policies, Readiness,
-    Router, ServeError, Shutdown, Webhook,
+    BoundWebhook, Callers, Certificates, Decide, Engine, Handler, Limits, Metrics, Policies,
+    Readiness, Router, ServeError, Shutdown, Webhook,
 };
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::{Body, Bytes};
@@ -18,7 +18,7 @@ use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use prometheus_client::registry::Registry;
 use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
@@ -218,6 +218,7 @@ pub(crate) struct Server {
 /// How a server is set up.
 pub(crate) struct Setup {
     pub(crate) certificates: Certificates,
+    pub(crate) callers: Option<Callers>,
     pub(crate) limits: Limits,
     pub(crate) shutdown: Shutdown,
     pub(crate) decide: Arc<dyn Decide>,
@@ -231,6 +232,7 @@ impl Setup {
                 "127.0.0.1".to_owned(),
             ])
             .unwrap(),
+            callers: None,
             limits: Limits::default(),
             shutdown: Shutdown {
                 serve_on: Duration::ZERO,
@@ -248,6 +250,7 @@ impl Setup {
             policies: receiver,
             decide: self.decide,
             certificates: self.certificates,
+            callers: self.callers,
             certificate_interval: Duration::from_millis(20),
             readiness: Readiness::new(),
             metrics,
@@ -339,22 +342,47 @@ enum Sender {
     Http2(hyper::client::conn::http2::SendRequest<Full<Bytes>>),
 }
 
+/// A certificate to show, and its key, in PEM.
+#[derive(Clone)]
+pub(crate) struct Pair {
+    pub(crate) certificate: String,
+    pub(crate) key: String,
+}
+
 /// A TLS connection that trusts one CA.
 pub(crate) async fn tls(
     address: SocketAddr,
     protocol: Protocol,
     ca_pem: &str,
 ) -> std::io::Result<TlsStream> {
+    tls_as(address, protocol, ca_pem, None).await
+}
+
+/// As [`tls`], showing a certificate.
+async fn tls_as(
+    address: SocketAddr,
+    protocol: Protocol,
+    ca_pem: &str,
+    shown: Option<&Pair>,
+) -> std::io::Result<TlsStream> {
     let mut roots = rustls::RootCertStore::empty();
     for certificate in CertificateDer::pem_slice_iter(ca_pem.as_bytes()) {
         roots.add(certificate.unwrap()).unwrap();
     }
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let mut config = rustls::ClientConfig::builder_with_provider(provider)
+    let builder = rustls::ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .unwrap()
-        .with_root_certificates(roots)
-        .with_no_client_auth();
+        .with_root_certificates(roots);
+    let mut config = match shown {
+        None => builder.with_no_client_auth(),
+        Some(Pair { certificate, key }) => {
+            let chain = CertificateDer::pem_slice_iter(certificate.as_bytes());
+            let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap();
+            let chain = chain.collect::<Result<_, _>>().unwrap();
+            builder.with_client_auth_cert(chain, key).unwrap()
+        }
+    };
     config.alpn_protocols = match protocol {
         Protocol::Http1 => vec![b"http/1.1".to_vec()],
         Protocol::Http2 => vec![b"h2".to_vec(), b"http/1.1".to_vec()],
@@ -372,7 +400,16 @@ impl Client {
         protocol: Protocol,
         ca_pem: &str,
     ) -> std::io::Result<Self> {
-        let stream = tls(address, protocol, ca_pem).await?;
+        Self::connect_as(address, protocol, ca_pem, None).await
+    }
+
+    pub(crate) async fn connect_as(
+        address: SocketAddr,
+        protocol: Protocol,
+        ca_pem: &str,
+        shown: Option<&Pair>,
+    ) -> std::io::Result<Self> {
+        let stream = tls_as(address, protocol, ca_pem, shown).await?;
         let session = stream.get_ref().1;
         let certificate = session.peer_certificates().unwrap()[0].clone().into_owned();
         let agreed = session.alpn_protocol().map(<[u8]>::to_vec);

@@ -10,19 +10,12 @@ use rustls::pki_types::CertificateDer;
 use time::{Duration, OffsetDateTime};
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
-use crate::support::{Client, PROTOCOLS, Protocol, Setup, eventually};
+use crate::support::{Client, PROTOCOLS, Pair, Protocol, Setup, eventually};
 
 /// A CA, and a directory that kubelets would mount a Secret in.
 struct Mount {
     directory: tempfile::TempDir,
     ca: CertifiedIssuer<'static, KeyPair>,
-}
-
-/// A certificate and its key, in PEM.
-#[derive(Clone)]
-struct Pair {
-    certificate: String,
-    key: String,
 }
 
 impl Mount {

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use super::{image::Image, requirements::Requirements};
+use crate::network::Network;
 
 /// containerd's configuration: everything in the node's folder, and nothing that needs a network.
 pub(super) fn containerd(folder: &Path, has: &Requirements) -> String {
@@ -51,10 +52,8 @@ disabled_plugins = ["io.containerd.internal.v1.restart", "io.containerd.snapshot
     )
 }
 
-/// The pods' network: each pod a cable to this machine, with addresses that no other node uses, as the port of
-/// the API server is in them.
-pub(super) fn network(folder: &Path, api_server_port: u16) -> String {
-    let [high, low] = api_server_port.to_be_bytes();
+/// The pods' network: each pod a cable to this machine.
+pub(super) fn network(folder: &Path, network: Network) -> String {
     serde_json::json!({
         "cniVersion": "0.4.0",
         "name": "pods",
@@ -63,7 +62,10 @@ pub(super) fn network(folder: &Path, api_server_port: u16) -> String {
             "ipMasq": false,
             "ipam": {
                 "type": "host-local",
-                "ranges": [[{"subnet": format!("10.{high}.{low}.0/24")}]],
+                "ranges": [[{
+                    "subnet": network.pods(), "rangeStart": network.first_pod(),
+                    "gateway": network.kubernetes().ip(),
+                }]],
                 "routes": [{"dst": "0.0.0.0/0"}],
                 "dataDir": folder.join("addresses").display().to_string(),
             },

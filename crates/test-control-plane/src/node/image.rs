@@ -1,17 +1,11 @@
 //! Container images made here, of the machine's static busybox: no registry, and nothing that builds images.
-//!
-//! An image is what `docker save` writes, which containerd imports: one layer, a configuration, and a manifest
-//! that names the two.
 
 use std::{
-    fmt::Write as _,
     fs::{self, File},
-    io,
     path::Path,
 };
 
-use sha2::{Digest, Sha256};
-use tar::{Builder, EntryType, Header};
+use container_image::{Architecture, Archive, Attributes, Blob, Compression, Layer};
 
 use crate::Error;
 
@@ -93,48 +87,27 @@ impl Image {
 
     /// Writes the image as an archive that containerd imports.
     pub(crate) fn write(&self, busybox: &Path, archive: &Path) -> Result<(), Error> {
-        self.archive(busybox, archive)
-            .map_err(Error::file("write the image", archive))
+        let busybox = fs::read(busybox).map_err(Error::file("read", busybox))?;
+        let image = self.archive(&busybox).map_err(Error::Image)?;
+        let file = File::create(archive).map_err(Error::file("create", archive))?;
+        image.write(file).map_err(Error::Image)
     }
 
-    fn archive(&self, busybox: &Path, archive: &Path) -> io::Result<()> {
-        let layer = layer(busybox)?;
-        let configuration = serde_json::json!({
-            "architecture": architecture(),
-            "os": "linux",
-            "config": {
-                "User": self.user.unwrap_or_default(),
-                "Env": ["PATH=/bin"],
-                "Cmd": ["/bin/sh", "-c", self.script],
-                "WorkingDir": "/",
-            },
-            "rootfs": {"type": "layers", "diff_ids": [format!("sha256:{}", digest(&layer))]},
-            "history": [{"created": "1970-01-01T00:00:00Z"}],
-        })
-        .to_string();
-        let configuration_name = format!("{}.json", digest(configuration.as_bytes()));
-        let manifest = serde_json::json!([{
-            "Config": configuration_name, "RepoTags": [self.name], "Layers": ["layer.tar"],
-        }])
-        .to_string();
-        let mut archive = Builder::new(File::create(archive)?);
-        let files = [
-            (configuration_name.as_str(), configuration.as_bytes()),
-            ("layer.tar", &layer),
-            ("manifest.json", manifest.as_bytes()),
-        ];
-        for (name, contents) in files {
-            file(&mut archive, name, 0o644, 0, contents)?;
-        }
-        archive.into_inner()?.sync_data()
+    fn archive(&self, busybox: &[u8]) -> Result<Archive, container_image::Error> {
+        let mut image = container_image::Image::new(architecture());
+        image.user = self.user.map(str::to_owned);
+        image.environment = vec!["PATH=/bin".to_owned()];
+        image.command = ["/bin/sh", "-c", self.script].map(str::to_owned).to_vec();
+        image.layers.push(layer(busybox)?);
+        Archive::new(self.name, &[image])
     }
 }
 
 /// The one layer that all images have.
-fn layer(busybox: &Path) -> io::Result<Vec<u8>> {
-    let mut layer = Builder::new(Vec::new());
+fn layer(busybox: &[u8]) -> Result<Blob, container_image::Error> {
+    let mut layer = Layer::new();
     let owner = NAMED_USER.1;
-    for (name, mode, owner) in [
+    for (path, mode, owner) in [
         ("bin", 0o755, 0),
         ("data", 0o755, 0),
         ("etc", 0o755, 0),
@@ -142,102 +115,22 @@ fn layer(busybox: &Path) -> io::Result<Vec<u8>> {
         ("home/app", 0o700, owner),
         ("tmp", 0o1777, 0),
     ] {
-        let mut header = header(EntryType::Directory, mode, owner);
-        layer.append_data(&mut header, format!("{name}/"), io::empty())?;
+        layer.folder(path, Attributes { mode, owner })?;
     }
-    file(&mut layer, "bin/busybox", 0o755, 0, &fs::read(busybox)?)?;
+    layer.file("bin/busybox", Attributes::program(), busybox)?;
     for applet in APPLETS {
-        let mut header = header(EntryType::Symlink, 0o777, 0);
-        layer.append_link(&mut header, format!("bin/{applet}"), "busybox")?;
+        layer.link(&format!("bin/{applet}"), "busybox")?;
     }
-    file(&mut layer, "etc/passwd", 0o644, 0, PASSWD.as_bytes())?;
-    file(&mut layer, "etc/group", 0o644, 0, GROUP.as_bytes())?;
-    file(&mut layer, "data/index.html", 0o644, 0, b"served\n")?;
-    file(
-        &mut layer,
-        "home/app/own",
-        0o600,
-        owner,
-        b"the user's own\n",
-    )?;
-    layer.into_inner()
+    layer.file("etc/passwd", Attributes::file(), PASSWD.as_bytes())?;
+    layer.file("etc/group", Attributes::file(), GROUP.as_bytes())?;
+    layer.file("data/index.html", Attributes::file(), b"served\n")?;
+    let own = Attributes { mode: 0o600, owner };
+    layer.file("home/app/own", own, b"the user's own\n")?;
+    layer.finish(Compression::None)
 }
 
-fn file<W: io::Write>(
-    archive: &mut Builder<W>,
-    name: &str,
-    mode: u32,
-    owner: u32,
-    contents: &[u8],
-) -> io::Result<()> {
-    let mut header = header(EntryType::Regular, mode, owner);
-    header.set_size(contents.len() as u64);
-    archive.append_data(&mut header, name, contents)
-}
-
-/// Without a time, so that the same image has the same bytes.
-fn header(kind: EntryType, mode: u32, owner: u32) -> Header {
-    let mut header = Header::new_gnu();
-    header.set_entry_type(kind);
-    header.set_mode(mode);
-    header.set_uid(owner.into());
-    header.set_gid(owner.into());
-    header.set_size(0);
-    header.set_mtime(0);
-    header
-}
-
-/// This machine's architecture, as images call it.
-fn architecture() -> &'static str {
-    match std::env::consts::ARCH {
-        "x86_64" => "amd64",
-        "aarch64" => "arm64",
-        other => other,
-    }
-}
-
-fn digest(bytes: &[u8]) -> String {
-    Sha256::digest(bytes)
-        .iter()
-        .fold(String::new(), |mut text, byte| {
-            // Writing to a string does not fail.
-            let _ = write!(text, "{byte:02x}");
-            text
-        })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_same_image_has_the_same_bytes_and_names_its_parts() {
-        let folder = tempfile::tempdir().unwrap();
-        let busybox = folder.path().join("busybox");
-        fs::write(&busybox, "not really").unwrap();
-        let write = |name: &str| {
-            let path = folder.path().join(name);
-            Image::NAMED_USER.write(&busybox, &path).unwrap();
-            fs::read(path).unwrap()
-        };
-        let archive = write("one");
-        assert_eq!(archive, write("other"));
-
-        let mut names = Vec::new();
-        let mut manifest = String::new();
-        for entry in tar::Archive::new(archive.as_slice()).entries().unwrap() {
-            let mut entry = entry.unwrap();
-            let name = entry.path().unwrap().display().to_string();
-            if name == "manifest.json" {
-                io::Read::read_to_string(&mut entry, &mut manifest).unwrap();
-            }
-            names.push(name);
-        }
-        let manifest: serde_json::Value = serde_json::from_str(&manifest).unwrap();
-        let parts = [&manifest[0]["Config"], &manifest[0]["Layers"][0]];
-        for part in parts {
-            assert!(names.iter().any(|name| part == name), "{part} {names:?}");
-        }
-        assert_eq!(manifest[0]["RepoTags"][0], Image::NAMED_USER.name);
-    }
+/// This machine's architecture. Where it is none that images are made for here, busybox is of it all the same,
+/// and a runtime says that it cannot be run.
+fn architecture() -> Architecture {
+    Architecture::of_this_machine().unwrap_or(Architecture::Amd64)
 }

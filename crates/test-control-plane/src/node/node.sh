@@ -79,12 +79,31 @@ inside() {
         ctr images import "$image" || fail "cannot import $image"
     done
 
-    "$NODE_KUBELET" --config="$NODE_FOLDER/kubelet.yaml" --kubeconfig="$NODE_FOLDER/kubelet.kubeconfig" \
-        --hostname-override="$NODE_NAME" --root-dir="$NODE_FOLDER/kubelet" \
-        --cert-dir="$NODE_FOLDER/certificates" &
-    # The first process of a PID namespace buries all orphans, and a shell that waits does.
-    wait $! || true
-    fail "the kubelet ended"
+    mkfifo "$NODE_FOLDER/orders"
+    obey <>"$NODE_FOLDER/orders" &
+    while :; do
+        "$NODE_KUBELET" --config="$NODE_FOLDER/kubelet.yaml" --kubeconfig="$NODE_FOLDER/kubelet.kubeconfig" \
+            --hostname-override="$NODE_NAME" --root-dir="$NODE_FOLDER/kubelet" \
+            --cert-dir="$NODE_FOLDER/certificates" &
+        echo $! >"$NODE_FOLDER/kubelet.pid"
+        # The first process of a PID namespace buries all orphans, and a shell that waits does.
+        wait $! || true
+        [ -e "$NODE_FOLDER/restarting" ] || fail "the kubelet ended"
+        rm "$NODE_FOLDER/restarting"
+    done
+}
+
+# Does what is written to the pipe, a line each.
+obey() {
+    while read -r order; do
+        case $order in
+        restart-kubelet)
+            : >"$NODE_FOLDER/restarting"
+            kill -s KILL "$(cat "$NODE_FOLDER/kubelet.pid")"
+            ;;
+        *) echo "node: unknown order $order" ;;
+        esac
+    done
 }
 
 "$@"
