@@ -41,6 +41,9 @@ mod alerts;
 // The controller as a program of its own, beside an API server of its own.
 mod controller;
 
+// What manage writes: policies' status, and what it finds of missed pods; and which of several does it.
+mod manage;
+
 // What kubectl harden audit says of running pods.
 mod audit;
 

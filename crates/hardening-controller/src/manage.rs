@@ -38,7 +38,7 @@ pub(crate) async fn manage(args: ManageArgs) -> anyhow::Result<()> {
     // Nobody says more of policies yet.
     let (_additions, additional) = hardening_status::additional_conditions();
     let lead = Lead::new(lead, client, own_namespace, additional, &mut registry);
-    tasks.spawn("what one process does", lead.run(shutdown.clone()));
+    tasks.spawn("leader election", lead.run(shutdown.clone()));
 
     let admin = Admin::new(readiness, Arc::new(registry));
     let probes = BoundProbes::bind(metrics_listen, admin).await?;

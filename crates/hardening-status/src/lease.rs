@@ -261,3 +261,6 @@ fn unless<T>(codes: &[u16], written: Result<T, kube::Error>) -> Result<Option<T>
 fn jittered(pause: Duration) -> Duration {
     pause.mul_f64(1.0 + fastrand::f64() / 5.0)
 }
+
+#[cfg(test)]
+mod tests;

@@ -80,7 +80,7 @@ pub fn additional_conditions() -> (Additions, AdditionalConditions) {
 enum Happened {
     Policy(PolicyKind, Event<DynamicObject>),
     Namespace(Event<PartialObjectMeta<Namespace>>),
-    /// The watch goes on by itself, and whoever watches the same for the policy index tells of it.
+    /// The watch goes on by itself, after a pause.
     Error(watcher::Error),
 }
 
@@ -116,6 +116,7 @@ impl PolicyStatuses {
         let mut state = State::default();
         state.additional(Arc::clone(&additional.borrow_and_update()));
         let mut not_before = Instant::now();
+        let mut told = String::new();
         loop {
             self.metrics.pending(state.marked());
             let may_look = state.has_work() && writes.len() < AT_ONCE;
@@ -127,7 +128,7 @@ impl PolicyStatuses {
                     match happened {
                         Some(Happened::Policy(kind, event)) => state.policy(kind, event),
                         Some(Happened::Namespace(event)) => state.namespace(event),
-                        Some(Happened::Error(error)) => debug!(error = %error, "a watch goes on"),
+                        Some(Happened::Error(error)) => tell(&mut told, &error),
                         None => return,
                     }
                 }
@@ -169,27 +170,23 @@ impl PolicyStatuses {
                 state.written(key, Some(object));
                 Ok(())
             }
-            // It is gone, or another one of that name, as the watch will tell.
-            Err(kube::Error::Api(status)) if status.code == 404 => {
-                debug!(policy = name(), "deleted before its status was written");
+            // It is gone, or is another one of that name, as the watch will tell.
+            Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => {
+                let error = status.message;
+                debug!(
+                    policy = name(),
+                    error, "the status was not written: it changed meanwhile"
+                );
                 state.written(key, None);
-                Ok(())
+                Err(())
             }
             Err(error) => {
-                let conflict = matches!(&error, kube::Error::Api(status) if status.code == 409);
+                self.metrics.wrote(Outcome::Failed);
                 let error = crate::error::chain(&error);
-                if conflict {
-                    debug!(
-                        policy = name(),
-                        error, "the status was not written: trying again"
-                    );
-                } else {
-                    self.metrics.wrote(Outcome::Failed);
-                    warn!(
-                        policy = name(),
-                        error, "the status was not written: trying again"
-                    );
-                }
+                warn!(
+                    policy = name(),
+                    error, "the status was not written: trying again"
+                );
                 state.written(key, None);
                 Err(())
             }
@@ -222,6 +219,23 @@ impl PolicyStatuses {
             Some(namespace) => Api::namespaced_with(self.client.clone(), namespace, &resource),
             None => Api::all_with(self.client.clone(), &resource),
         }
+    }
+}
+
+/// An error of a watch is told when it is news.
+fn tell(told: &mut String, error: &watcher::Error) {
+    let error = crate::error::chain(error);
+    if *told == error {
+        debug!(
+            error,
+            "cannot watch what status is said of; trying again until it works"
+        );
+    } else {
+        warn!(
+            error,
+            "cannot watch what status is said of; trying again until it works"
+        );
+        *told = error;
     }
 }
 

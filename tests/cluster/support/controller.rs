@@ -17,7 +17,7 @@ const GRACE: Duration = Duration::from_secs(20);
 /// The name of what the controller registers.
 pub(crate) const REGISTRATION: &str = "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/pod-hardening-self-registered";
 
-/// `hardening-controller run`, registered by its URL. It ends with this value.
+/// `hardening-controller`, most often `run` registered by its URL. It ends with this value.
 pub(crate) struct Controller {
     program: Program,
     metrics: SocketAddr,
@@ -46,14 +46,8 @@ impl Controller {
             "--log-format=json".to_owned(),
         ];
         arguments.extend_from_slice(more);
-        let path = Path::new(env!("CARGO_BIN_EXE_controller-under-test"));
-        let program = control_plane.run(name, path, &arguments).unwrap();
-        let mut controller = Self { program, metrics };
-        until("the controller is ready", async || {
-            controller.program.check().unwrap();
-            (controller.get("/readyz").await?.0 == 200).then_some(())
-        })
-        .await;
+        let mut controller = Self::run(control_plane, name, metrics, &arguments);
+        controller.until_ready().await;
         let api = Api::of(control_plane);
         until("the controller is registered", async || {
             let registration = api.get(REGISTRATION).await.ok()?;
@@ -62,6 +56,27 @@ impl Controller {
         })
         .await;
         controller
+    }
+
+    /// Starts the program with these arguments, by which it answers probes at `metrics`.
+    pub(crate) fn run(
+        control_plane: &ControlPlane,
+        name: &str,
+        metrics: SocketAddr,
+        arguments: &[String],
+    ) -> Self {
+        let path = Path::new(env!("CARGO_BIN_EXE_controller-under-test"));
+        let program = control_plane.run(name, path, arguments).unwrap();
+        Self { program, metrics }
+    }
+
+    /// Waits until it is ready.
+    pub(crate) async fn until_ready(&mut self) {
+        until("the controller is ready", async || {
+            self.program.check().unwrap();
+            (self.get("/readyz").await?.0 == 200).then_some(())
+        })
+        .await;
     }
 
     /// What its port for probes and scrapes answers: status and body; `None` where nobody listens.

@@ -16,7 +16,7 @@ pub(crate) struct LeadArgs {
     pub(crate) lease: Option<ServiceName>,
 
     /// How often to look for running pods that lack what today's policies would fill in: all pods are listed,
-    /// page by page, and none is kept. They are told by the metric pod_hardening_missed_pods and, where the
+    /// page by page, and none is kept. They are told by the metric podhardening_missed_pods and, where the
     /// cluster has wgpolicyk8s.io, in PolicyReports. 0: never.
     #[arg(
         long,

@@ -98,7 +98,7 @@ fn item_conflicts(loser: &Policy, winner: &Policy, row: &FieldRow) -> Vec<Confli
 
 /// An item of a list of a policy's.
 pub(super) struct Listed<'p> {
-    pub(super) key: &'p Box<str>,
+    pub(super) key: &'p str,
     json: &'p str,
     default: &'p PolicyDefault,
 }
@@ -139,7 +139,7 @@ pub(super) fn value(policy: &Policy, slot: &Slot) -> Option<String> {
             let row = FIELDS.iter().find(|row| row.field == *field)?;
             let of_kind = items(policy, row).into_iter().find(|(one, _)| one == kind);
             let (_, items) = of_kind?;
-            let item = items.into_iter().find(|item| item.key == key)?;
+            let item = items.into_iter().find(|item| item.key == &**key)?;
             Some(item.json.to_owned())
         }
     }

@@ -90,7 +90,7 @@ pub(super) fn slots(policy: &Policy) -> Vec<(Slot, u64)> {
                 if !matches!(field, Field::Sysctls | Field::WritablePaths) => {}
             Shape::List | Shape::Paths => {
                 for (kind, items) in conflict::items(policy, row) {
-                    let keys = items.into_iter().map(|item| item.key.clone());
+                    let keys = items.into_iter().map(|item| item.key.into());
                     slots.extend(keys.map(|key| Slot::Item(field, kind, key)));
                 }
             }

@@ -130,7 +130,7 @@ impl Findings {
             let mut results = found.results.clone();
             // The API server lists pods by name, and policies come by theirs: the same pods make the same
             // report.
-            results.sort_by(|a, b| a.result.cmp(&b.result));
+            results.sort_by_key(|result| result.result);
             let mut report = PolicyReport::new(namespace, REPORT, results);
             let (key, value) = MANAGED_BY;
             let labels = [(key.to_owned(), value.to_owned())];
@@ -218,3 +218,6 @@ impl From<Lacking> for Why {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -444,15 +444,20 @@ fn what_others_say_stands_beside_it_and_goes_when_it_is_not_said_any_more() {
 
 #[test]
 fn a_message_has_an_end_however_much_there_is_to_say() {
-    let paths: Vec<Value> = (0..100)
-        .map(|i| json!({"path": format!("relative-{i}")}))
-        .collect();
-    let spec = json!({"containers": {"writablePaths": paths}});
-    let mut cluster = Cluster::with(&[("shop/a", spec)]);
-    cluster.settle();
-    let message = cluster.condition("shop/a", condition::ACCEPTED).message;
+    let mut cluster = Cluster::with(&[("shop/a", user(1))]);
+    let judgement = Judgement {
+        type_: condition::COMPILED,
+        truth: Truth::False,
+        reason: "Refused".to_owned(),
+        message: "ü".repeat(5000),
+        generation: Some(1),
+    };
+    let said = HashMap::from([(named("shop/a"), judgement)]);
+    cluster.state.additional(Arc::new(said));
+    assert_eq!(cluster.settle(), ["shop/a"]);
+    let message = cluster.condition("shop/a", condition::COMPILED).message;
     assert_eq!(message.chars().count(), 1000);
-    assert!(message.ends_with('…'), "{message}");
+    assert!(message.ends_with("ü…"), "{message}");
 }
 
 #[test]
