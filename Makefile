@@ -38,8 +38,9 @@ layers: ## each crate compiles alone, and depends only on what is below it
 oracle: tools ## PodSecurityPolicy's own code of Kubernetes 1.24 against ours, on 20,000 generated pairs, as figures
 	cargo test --quiet --package hardening-psp --test fidelity -- --nocapture
 
-generate: ## write crds/, docs/reference/, docs/compatibility.md and what tests expect, after a change that is meant
+generate: ## write crds/, docs/reference/, docs/compatibility.md, the chart's values.yaml and what tests expect, after a change that is meant
 	UPDATE_EXPECT=1 cargo test --quiet --package hardening-controller --test program -- crds::
+	UPDATE_EXPECT=1 cargo test --quiet --package hardening-tests --test chart -- generated:: server::each_service_account
 	UPDATE_EXPECT=1 cargo test --quiet --package hardening-tests --test fast
 	UPDATE_EXPECT=1 cargo test --quiet --package hardening-tests --test node -- compatibility::the_page
 	UPDATE_EXPECT=1 cargo test --quiet --package hardening-engine --test golden
@@ -47,6 +48,7 @@ generate: ## write crds/, docs/reference/, docs/compatibility.md and what tests 
 check-generated: ## whether what `make generate` writes is up to date
 	cargo test --quiet --package hardening-controller --test program -- crds::
 	cargo test --quiet --package hardening-tests --test fast -- reference:: examples::
+	cargo test --quiet --package hardening-tests --test chart -- generated::
 	cargo test --quiet --package hardening-tests --test node -- compatibility::the_page
 
 doc: ## the crates' own documentation, warnings denied

@@ -44,6 +44,9 @@ function kind(source, line) {
     if (source == "fidelity" || source == "migration") return "property tests"
     if (source == "cluster" && line ~ /^test (admission|audit|ephemeral|future_fields|model|psp|standards)::/) return "property tests"
     if (source == "cluster" || source == "control_plane") return "API-server tests"
+    if (source == "chart" && line ~ /^test (generated|rendering)::/)
+        return line ~ /^test generated::/ ? "stale-file checks" : "examples and docs"
+    if (source == "chart") return "API-server tests"
     if (source == "node") return line ~ /^test compatibility::the_page/ ? "stale-file checks" : "node tests"
     if (source == "program" && line ~ /^test crds::/) return "stale-file checks"
     if (source == "fast") return line ~ /^test reference::/ ? "stale-file checks" : "examples and docs"
