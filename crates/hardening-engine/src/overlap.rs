@@ -105,11 +105,6 @@ impl Overlaps {
         self.policies.get(key)
     }
 
-    /// The policies, in no order.
-    pub fn policies(&self) -> impl Iterator<Item = &Arc<Policy>> {
-        self.policies.values()
-    }
-
     /// Inserts a namespace, or its new labels. A namespace that has policies and was not inserted may have
     /// any labels.
     pub fn insert_namespace(&mut self, name: &str, labels: &BTreeMap<String, String>) {

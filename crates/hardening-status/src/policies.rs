@@ -1,8 +1,8 @@
 //! Writes what is said of each policy into its status.
 //!
 //! Through the status subresource, by server-side apply: what others say of a policy, in conditions of other
-//! types, stays. A write names the object by its uid, so that one that was deleted meanwhile, or made anew
-//! under its name, is not touched.
+//! types, stays. A write names the version of the object that it was worked out from, so that one that was
+//! changed, deleted or made anew meanwhile is not touched.
 
 use std::fmt;
 use std::sync::Arc;
@@ -26,7 +26,7 @@ use tracing::{debug, warn};
 
 use crate::Metrics;
 use crate::metrics::Outcome;
-use crate::state::{Additional, State, Write, kind_of};
+use crate::state::{Additional, State, Write, Written, kind_of};
 
 /// The owner of the fields, for server-side apply.
 const FIELD_MANAGER: &str = "pod-hardening-status";
@@ -136,9 +136,11 @@ impl PolicyStatuses {
                     state.additional(Arc::clone(&additional.borrow_and_update()));
                 }
                 Some((key, written)) = writes.next(), if !writes.is_empty() => {
-                    if self.judge(&mut state, &key, written).is_err() {
+                    let outcome = self.outcome(&key, written);
+                    if let Written::Failed = outcome {
                         not_before = Instant::now() + AFTER_FAILURE;
                     }
+                    state.written(&key, outcome);
                 }
                 () = sleep_until(not_before), if may_look => {
                     let now = Time(Timestamp::now());
@@ -153,53 +155,48 @@ impl PolicyStatuses {
         }
     }
 
-    /// Takes in what came of a write; an error: the API server is to be left alone for a while.
-    fn judge(
-        &self,
-        state: &mut State,
-        key: &PolicyKey,
-        written: Result<DynamicObject, kube::Error>,
-    ) -> Result<(), ()> {
-        let name = || match &key.namespace {
+    /// What came of a write, told and counted.
+    fn outcome(&self, key: &PolicyKey, written: Result<DynamicObject, kube::Error>) -> Written {
+        let name = match &key.namespace {
             Some(namespace) => format!("{} {namespace}/{}", kind_of(key).name(), key.name),
             None => format!("{} {}", kind_of(key).name(), key.name),
         };
         match written {
             Ok(object) => {
                 self.metrics.wrote(Outcome::Done);
-                state.written(key, Some(object));
-                Ok(())
+                Written::Done(Box::new(object))
             }
-            // It is gone, or is another one of that name, as the watch will tell.
             Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => {
                 let error = status.message;
                 debug!(
-                    policy = name(),
-                    error, "the status was not written: it changed meanwhile"
+                    policy = name,
+                    error, "the policy changed before its status was written"
                 );
-                state.written(key, None);
-                Err(())
+                Written::Outdated
             }
             Err(error) => {
                 self.metrics.wrote(Outcome::Failed);
                 let error = crate::error::chain(&error);
                 warn!(
-                    policy = name(),
+                    policy = name,
                     error, "the status was not written: trying again"
                 );
-                state.written(key, None);
-                Err(())
+                Written::Failed
             }
         }
     }
 
     async fn write(&self, write: Write) -> (PolicyKey, Result<DynamicObject, kube::Error>) {
-        let Write { key, uid, status } = write;
+        let Write {
+            key,
+            version,
+            status,
+        } = write;
         let kind = kind_of(&key);
         let object: Value = json!({
             "apiVersion": API_VERSION,
             "kind": kind.name(),
-            "metadata": {"name": key.name, "namespace": key.namespace, "uid": uid},
+            "metadata": {"name": key.name, "namespace": key.namespace, "resourceVersion": version},
             "status": status,
         });
         // What this program says of a policy nobody else may say.

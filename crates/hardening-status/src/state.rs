@@ -41,7 +41,7 @@ pub(crate) struct State {
 struct Entry {
     uid: Option<String>,
     generation: Option<i64>,
-    version: Option<u64>,
+    version: Option<String>,
     /// What is wrong with it.
     invalid: Option<InvalidPolicy>,
     seen: PolicyStatus,
@@ -60,9 +60,20 @@ struct Listing<K> {
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Write {
     pub(crate) key: PolicyKey,
-    /// Of the object that was judged, and no other of its name.
-    pub(crate) uid: Option<String>,
+    /// The `resourceVersion` of the object that was judged: no other of its name may be written to.
+    pub(crate) version: Option<String>,
     pub(crate) status: PolicyStatus,
+}
+
+/// What came of it.
+#[derive(Debug)]
+pub(crate) enum Written {
+    /// It was written, and this is the object now.
+    Done(Box<DynamicObject>),
+    /// The object had changed, or was gone, as the watch will tell.
+    Outdated,
+    /// It is to be tried again.
+    Failed,
 }
 
 // === impl State ===
@@ -162,24 +173,25 @@ impl State {
         Some(write)
     }
 
-    /// A write is over. `written`: the object as it is now; `None`: it failed, and is to be tried again.
-    pub(crate) fn written(&mut self, key: &PolicyKey, written: Option<DynamicObject>) {
+    /// A write is over.
+    pub(crate) fn written(&mut self, key: &PolicyKey, outcome: Written) {
         self.in_flight.remove(key);
-        match written {
-            Some(object) => {
-                let (version, uid) = (version(&object), object.metadata.uid.clone());
+        match outcome {
+            Written::Done(object) => {
+                let uid = &object.metadata.uid;
                 if let Some(entry) = self.entries.get_mut(key)
-                    && entry.uid == uid
-                    && !is_older(version, entry.version)
+                    && entry.uid == *uid
+                    && !is_older(&object.metadata.resource_version, &entry.version)
                 {
-                    entry.version = version;
                     entry.seen = status(&object);
+                    entry.version = object.metadata.resource_version;
                 }
             }
-            None if self.entries.contains_key(key) => {
+            Written::Outdated => {}
+            Written::Failed if self.entries.contains_key(key) => {
                 self.marked.insert(key.clone());
             }
-            None => {}
+            Written::Failed => {}
         }
     }
 
@@ -199,7 +211,7 @@ impl State {
         let status = changed(&entry.seen, &judgements, entry.generation, now)?;
         Some(Write {
             key: key.clone(),
-            uid: entry.uid.clone(),
+            version: entry.version.clone(),
             status,
         })
     }
@@ -207,13 +219,13 @@ impl State {
     fn apply(&mut self, kind: PolicyKind, object: DynamicObject) {
         let key = key(&object);
         let (uid, generation) = (object.metadata.uid.clone(), object.metadata.generation);
-        let (version, seen) = (version(&object), status(&object));
+        let (version, seen) = (object.metadata.resource_version.clone(), status(&object));
         self.marked.insert(key.clone());
         if let Some(entry) = self.entries.get_mut(&key)
             && entry.uid == uid
         {
             // An event from before a write of ours, whose own event is still to come.
-            if is_older(version, entry.version) {
+            if is_older(&version, &entry.version) {
                 return;
             }
             if entry.generation == generation {
@@ -324,16 +336,12 @@ fn key(object: &DynamicObject) -> PolicyKey {
     }
 }
 
-/// The object's version. They are numbers that grow (since Kubernetes 1.35 that is promised, and it was so
-/// before); one that is none is taken for the newest.
-fn version(object: &DynamicObject) -> Option<u64> {
-    object.metadata.resource_version.as_ref()?.parse().ok()
-}
-
-fn is_older(version: Option<u64>, than: Option<u64>) -> bool {
-    version
-        .zip(than)
-        .is_some_and(|(version, than)| version < than)
+/// Whether a version is older than another one. They are numbers that grow (since Kubernetes 1.35 that is
+/// promised, and it was so before); what is none is not older.
+fn is_older(version: &Option<String>, than: &Option<String>) -> bool {
+    let number = |version: &Option<String>| version.as_ref()?.parse::<u64>().ok();
+    let numbers = number(version).zip(number(than));
+    numbers.is_some_and(|(version, than)| version < than)
 }
 
 /// The status that stands in an object. What is no status says nothing.

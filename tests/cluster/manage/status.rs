@@ -146,16 +146,15 @@ async fn a_policy_says_whether_it_is_accepted_and_what_it_overlaps_with() {
     assert_eq!(condition(&stored, "Accepted")["observedGeneration"], 2);
     assert_eq!(condition(&stored, "Theirs")["status"], "True");
 
-    // The API server holds a status to the object that it was meant for.
-    let mut foreign = theirs;
-    foreign["metadata"]["uid"] = "00000000-0000-0000-0000-000000000000".into();
-    let answer = api.apply(&status, &foreign).await;
+    // The API server holds a status to the version that it was meant for.
+    let mut outdated = theirs;
+    outdated["metadata"]["resourceVersion"] = answer.body["metadata"]["resourceVersion"].clone();
+    let answer = api.apply(&status, &outdated).await;
     assert_eq!(answer.status, 409, "{answer:?}");
     // And makes no object of a status alone.
-    foreign["metadata"] = json!({"name": "nobody", "namespace": "bank"});
-    let answer = api
-        .apply(&format!("{}/status", path_of("bank/nobody")), &foreign)
-        .await;
+    outdated["metadata"] = json!({"name": "nobody", "namespace": "bank"});
+    let nobody = format!("{}/status", path_of("bank/nobody"));
+    let answer = api.apply(&nobody, &outdated).await;
     assert_eq!(answer.status, 404, "{answer:?}");
 
     manager.terminate().await;

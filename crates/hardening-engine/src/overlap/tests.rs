@@ -1,3 +1,5 @@
+//! Which policies meet, and what that costs.
+
 use hardening_api::PolicyKind;
 use serde_json::{Value, json};
 

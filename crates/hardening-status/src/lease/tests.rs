@@ -1,3 +1,5 @@
+//! Who leads, with an API server of one Lease and a clock that the tests move.
+
 use std::convert::Infallible;
 use std::future::pending;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -1,3 +1,5 @@
+//! What is written after which events, with a cluster that gives back what was written.
+
 use hardening_api::status::condition;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use k8s_openapi::jiff::Timestamp;
@@ -114,16 +116,25 @@ impl Cluster {
     fn write_all(&mut self) -> Vec<String> {
         let mut written = Vec::new();
         while let Some(write) = self.state.look(&at(self.now)) {
-            let Some(Write { key, uid, status }) = write else {
+            let Some(Write {
+                key,
+                version,
+                status,
+            }) = write
+            else {
                 continue;
             };
             self.version += 1;
             let value = self.objects.get_mut(&key).unwrap();
-            assert_eq!(value["metadata"]["uid"].as_str(), uid.as_deref());
+            assert_eq!(
+                value["metadata"]["resourceVersion"].as_str(),
+                version.as_deref()
+            );
             value["metadata"]["resourceVersion"] = self.version.to_string().into();
             value["status"] = serde_json::to_value(status).unwrap();
             let value = value.clone();
-            self.state.written(&key, Some(object(&value)));
+            let written = Written::Done(Box::new(object(&value)));
+            self.state.written(&key, written);
             self.state
                 .policy(kind_of(&key), Event::Apply(object(&value)));
             written.push(path(&key));
@@ -386,14 +397,26 @@ fn a_failed_write_is_tried_again_and_one_of_a_deleted_policy_is_not() {
     cluster.apply("shop/a", &user(2));
     assert!(!cluster.state.has_work());
     assert_eq!(cluster.state.look(&now), None);
-    cluster.state.written(&write.key, None);
+    cluster.state.written(&write.key, Written::Failed);
     assert_eq!(cluster.settle(), ["shop/a"]);
 
     cluster.apply("shop/a", &user(3));
     let write = cluster.state.look(&now).unwrap().unwrap();
     cluster.delete("shop/a");
-    cluster.state.written(&write.key, None);
+    cluster.state.written(&write.key, Written::Failed);
     assert!(!cluster.state.has_work());
+}
+
+#[test]
+fn a_write_to_a_policy_that_has_changed_waits_for_the_change() {
+    let mut cluster = Cluster::with(&[("shop/a", user(1))]);
+    let write = cluster.state.look(&at(0)).unwrap().unwrap();
+    let value = cluster.put("shop/a", &user(2));
+    cluster.state.written(&write.key, Written::Outdated);
+    assert!(!cluster.state.has_work());
+    let event = Event::Apply(object(&value));
+    cluster.state.policy(PolicyKind::Namespaced, event);
+    assert_eq!(cluster.settle(), ["shop/a"]);
 }
 
 #[test]

@@ -1,3 +1,5 @@
+//! What is told of which pods.
+
 use hardening_api::PolicyKind;
 use hardening_engine::{Policy, PolicyKey, UnknownNamespaces};
 use serde_json::json;
