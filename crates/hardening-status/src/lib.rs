@@ -1,11 +1,13 @@
 //! What is written into the cluster: policies' status, the certificates that the replicas share, reports of
 //! pods that were missed. Answering reviews needs none of it.
 //!
-//! What only one process may do at a time runs in the [`Election`] that it takes part in:
+//! [`certificates`] are kept by every process. What only one may do at a time runs in the [`Election`] that it
+//! takes part in:
 //!
 //! - [`PolicyStatuses`] writes what is said of each policy into its status;
 //! - [`MissedPods`] looks for pods that lack what today's policies would fill in.
 
+pub mod certificates;
 mod condition;
 mod error;
 mod lease;

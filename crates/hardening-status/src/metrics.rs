@@ -7,6 +7,8 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::{Registry, Unit};
 
+use crate::missed::{OTHERS, Why};
+
 /// What this crate counts. Clones count into the same.
 #[derive(Clone, Debug, Default)]
 pub struct Metrics {
@@ -43,6 +45,7 @@ impl Metrics {
             metrics.writes.get_or_create_owned(&label(outcome));
             metrics.scans.get_or_create_owned(&label(outcome));
         }
+        metrics.none_missed();
         registry.register(
             "leading",
             "1 where this process is the one that writes status and looks for missed pods",
@@ -97,7 +100,7 @@ impl Metrics {
         self.leading.set(i64::from(leading));
         if !leading {
             // What another process finds from now on is its to tell.
-            self.missed.clear();
+            self.none_missed();
             self.pending.set(0);
         }
     }
@@ -108,6 +111,14 @@ impl Metrics {
 
     pub(crate) fn pending(&self, count: usize) {
         self.pending.set(number(count));
+    }
+
+    /// No pod lacks anything: only the namespace that stands for all others has its series then.
+    fn none_missed(&self) {
+        self.missed.clear();
+        for why in Why::ALL {
+            self.missed.get_or_create_owned(&series(OTHERS, why.name()));
+        }
     }
 
     pub(crate) fn scan_failed(&self) {
@@ -138,6 +149,14 @@ impl Metrics {
         self.scan_time.set(took.as_secs_f64());
         self.last_scan.set(at);
     }
+}
+
+/// The labels of missed pods.
+fn series(namespace: &str, reason: &str) -> [(&'static str, String); 2] {
+    [
+        ("namespace", namespace.to_owned()),
+        ("reason", reason.to_owned()),
+    ]
 }
 
 fn number(count: usize) -> i64 {

@@ -21,7 +21,9 @@ use tokio::time::{Instant, sleep};
 use tracing::{info, warn};
 
 use crate::Metrics;
-use finding::{Findings, Why};
+use finding::Findings;
+
+pub(crate) use finding::{OTHERS, Why};
 
 /// The longest pause before the first scan: a process that has just become the leader has more urgent
 /// things to do, and those who restart all leaders at once want no herd of scans.

@@ -91,7 +91,9 @@ async fn pods_that_lack_what_policies_fill_in_are_counted_and_reported() {
         let (_, page) = manager.get("/metrics").await?;
         let found = page
             .lines()
-            .filter(|line| line.starts_with("podhardening_missed_pods{"));
+            .filter(|line| line.starts_with("podhardening_missed_pods{"))
+            // Of the namespaces that have no series of their own; there are too few here.
+            .filter(|line| !line.contains("\"(others)\""));
         let mut found: Vec<String> = found.map(str::to_owned).collect();
         found.sort();
         let mut expected: Vec<String> = expected

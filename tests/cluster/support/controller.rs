@@ -43,8 +43,10 @@ impl Controller {
             format!("--listen={listen}"),
             format!("--metrics-listen={metrics}"),
             "--shutdown-delay=0s".to_owned(),
-            "--log-format=json".to_owned(),
         ];
+        if !more.iter().any(|flag| flag.starts_with("--log-format")) {
+            arguments.push("--log-format=json".to_owned());
+        }
         arguments.extend_from_slice(more);
         let mut controller = Self::run(control_plane, name, metrics, &arguments);
         controller.until_ready().await;
@@ -92,7 +94,7 @@ impl Controller {
         Some((status, body.to_owned()))
     }
 
-    /// The value of a metric, summed over its labels.
+    /// The value of a metric, summed over its labels; or of one series, given with its labels.
     pub(crate) async fn metric(&self, name: &str) -> f64 {
         let (_, page) = self.get("/metrics").await.unwrap();
         let of_metric = page.lines().filter(|line| {
@@ -103,10 +105,15 @@ impl Controller {
         values.sum()
     }
 
+    /// All that it has logged, as it stands in the file.
+    pub(crate) fn log_text(&self) -> String {
+        std::fs::read_to_string(self.program.log_path()).unwrap()
+    }
+
     /// The lines that it has logged.
     pub(crate) fn log(&self) -> Vec<Value> {
-        let text = std::fs::read_to_string(self.program.log_path()).unwrap();
-        text.lines()
+        self.log_text()
+            .lines()
             .map(|line| serde_json::from_str(line).unwrap_or_else(|_| line.into()))
             .collect()
     }

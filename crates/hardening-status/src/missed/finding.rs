@@ -11,7 +11,7 @@ use serde_json::Value;
 /// How many namespaces have figures of their own; what is in the others is counted together.
 const NAMESPACES: usize = 200;
 /// The namespace that stands for those. It is no name that a namespace can have.
-const OTHERS: &str = "(others)";
+pub(crate) const OTHERS: &str = "(others)";
 /// How many results a namespace's report has at most: an object must fit into etcd, and nobody reads more.
 const RESULTS: usize = 200;
 /// How many fields a result names.
@@ -26,7 +26,7 @@ const SOURCE: &str = "pod-hardening";
 
 /// Why pods lack something, in so many words as can be acted upon.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Why {
+pub(crate) enum Why {
     /// The webhook was to be asked about the pod, and was not or could not answer.
     Missed,
     /// The pod is older than what the policies say today: it has it once it is made anew.
@@ -195,8 +195,11 @@ fn words(why: Lacking) -> &'static str {
 // === impl Why ===
 
 impl Why {
+    /// All of them.
+    pub(crate) const ALL: [Self; 4] = [Self::Missed, Self::Older, Self::Excluded, Self::Unknown];
+
     /// In a metric and in reports.
-    fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Missed => "missed",
             Self::Older => "older",

@@ -133,8 +133,8 @@ impl Cluster {
             value["metadata"]["resourceVersion"] = self.version.to_string().into();
             value["status"] = serde_json::to_value(status).unwrap();
             let value = value.clone();
-            let written = Written::Done(Box::new(object(&value)));
-            self.state.written(&key, written);
+            let done = Written::Done(Box::new(object(&value)));
+            self.state.written(&key, done);
             self.state
                 .policy(kind_of(&key), Event::Apply(object(&value)));
             written.push(path(&key));
