@@ -57,8 +57,10 @@ check-generated: ## whether what `make generate` writes is up to date
 doc: ## the crates' own documentation, warnings denied
 	RUSTDOCFLAGS="--deny warnings" cargo doc --workspace --no-deps --document-private-items
 
-bench: tools ## how long each step of a review takes; wants a quiet machine
+bench: tools ## what a review costs, step by step and under load beside a no-op; wants a quiet machine and h2load
 	cargo bench --package hardening-bench --bench time
+	cargo build --release --package hardening-bench --package hardening-controller
+	target/release/hardening-bench webhook
 
 bench-hostile: tools ## how much longer honest calls take among a thousand hostile clients; wants a quiet machine
 	HARDENING_HONEST_CALLS=1000 cargo test --release --package hardening-controller --test program -- hostile:: --nocapture

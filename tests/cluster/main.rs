@@ -52,6 +52,12 @@ mod manage;
 
 // What kubectl harden audit says of running pods.
 mod audit;
+// What kubectl harden shows of manifests and of running pods, and what the webhook does.
+mod preview;
+// What Helm installs through kubectl harden.
+mod helm;
+// What kubectl harden says where it may not see everything.
+mod rights;
 
 // What PodSecurityPolicies become.
 mod psp;

@@ -57,4 +57,4 @@ pub use plan::{Fill, Plan, Target, Withheld, plan};
 pub use pod::{InvalidPod, Pod};
 pub use policy::{InvalidPolicy, Policy, PolicyKey, PolicyRef};
 pub use policy_set::{Matching, PolicySet, UnknownNamespaces, Unseen};
-pub use record::{FILLED, WITHHELD};
+pub use record::{FILLED, Records, WITHHELD};
