@@ -73,7 +73,7 @@ impl Server {
     }
 
     /// Somebody else, whose clock may be any, writes the lease.
-    fn put(&self, spec: Value) {
+    fn put(&self, spec: &Value) {
         let mut kept = self.0.lock().unwrap();
         kept.version += 1;
         kept.lease = Some(json!({
@@ -124,7 +124,7 @@ impl Candidate {
             async move {
                 says.store(true, Ordering::SeqCst);
                 let _leading = Leading(says);
-                pending().await
+                pending::<()>().await;
             }
         };
         let task = tokio::spawn(election.run(shutdown.clone(), work));
@@ -180,7 +180,7 @@ async fn a_lease_is_abandoned_when_it_was_not_seen_to_change_whatever_times_stan
     for skew in [-86_400, 0, 86_400] {
         let server = Server::default();
         server.put(
-            json!({"holderIdentity": "gone", "leaseDurationSeconds": 15, "renewTime": time(skew)}),
+            &json!({"holderIdentity": "gone", "leaseDurationSeconds": 15, "renewTime": time(skew)}),
         );
         let candidate = Candidate::start(&server, "candidate");
         let waited = candidate.until(true).await;
@@ -196,7 +196,7 @@ async fn a_holder_that_renews_keeps_its_lease_whatever_its_clock_says() {
     candidate.until(true).await;
     // Another one has it now, and its clock is a day behind.
     for renewal in 0..30 {
-        server.put(json!({"holderIdentity": "slow", "leaseDurationSeconds": 15, "renewTime": time(renewal * 5 - 86_400)}));
+        server.put(&json!({"holderIdentity": "slow", "leaseDurationSeconds": 15, "renewTime": time(renewal * 5 - 86_400)}));
         sleep(Duration::from_secs(5)).await;
         assert!(!candidate.leads(), "{renewal}");
     }
@@ -223,7 +223,7 @@ async fn a_lease_that_somebody_labels_or_deletes_is_kept() {
     let server = Server::default();
     let candidate = Candidate::start(&server, "candidate");
     candidate.until(true).await;
-    server.put(server.spec());
+    server.put(&server.spec());
     sleep(Duration::from_secs(30)).await;
     assert!(candidate.leads());
     server.0.lock().unwrap().lease = None;

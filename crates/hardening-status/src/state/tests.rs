@@ -194,10 +194,11 @@ fn a_status_says_whether_a_policy_is_accepted_and_what_differs_from_it() {
     let three = [both[0].clone(), both[1].clone(), ("all", user(3))];
     let of_b = |message: &str| format!("{message}; 1 more policy differs from it");
     type Said<'a> = (&'a str, [String; 2]);
+    type Policies<'a> = Vec<(&'a str, Value)>;
     let said = |name: &'static str, accepted: &str, overlapping: &str| -> Said<'static> {
         (name, [accepted.to_owned(), overlapping.to_owned()])
     };
-    let cases: Vec<(Vec<(&str, Value)>, Vec<Said<'_>>)> = vec![
+    let cases: Vec<(Policies<'_>, Vec<Said<'_>>)> = vec![
         (
             vec![("shop/a", user(1))],
             vec![said("shop/a", VALID, ALONE)],
