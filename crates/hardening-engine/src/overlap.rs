@@ -372,4 +372,8 @@ impl Given<'_> {
 }
 
 #[cfg(test)]
+#[allow(
+    clippy::needless_pass_by_value,
+    reason = "a table of JSON is easier to read without borrows"
+)]
 mod tests;
