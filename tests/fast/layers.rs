@@ -9,7 +9,12 @@ use crate::support::{files_below, none_wrong, root, text};
 
 /// Every crate, by layer: one may use those of the layers before its own.
 const LAYERS: &[&[&str]] = &[
-    &["container-image", "hardening-api", "pod-security-standards"],
+    &[
+        "container-image",
+        "hardening-api",
+        "pod-security-standards",
+        "policy-report",
+    ],
     &["hardening-engine", "hardening-psp", "test-control-plane"],
     &[
         "hardening-index",
@@ -32,6 +37,7 @@ const PURE: &[&str] = &[
     "hardening-engine",
     "hardening-psp",
     "pod-security-standards",
+    "policy-report",
 ];
 
 /// What a pure crate may not reach.
