@@ -6,12 +6,12 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 
 /// A selector. All requirements must hold; none: it selects everything.
 #[derive(Debug, Default)]
-pub(crate) struct Selector(Box<[Requirement]>);
+pub(crate) struct Selector(pub(crate) Box<[Requirement]>);
 
 #[derive(Debug)]
-struct Requirement {
-    key: Arc<str>,
-    is: Is,
+pub(crate) struct Requirement {
+    pub(crate) key: Arc<str>,
+    pub(crate) is: Is,
 }
 
 /// What a label must be.
