@@ -110,7 +110,7 @@ mod tests {
 
     // The public registry's name, which this repository spells nowhere.
     const MADE_OF: &str = r#"{"packages": [
-        {"name": "serde", "version": "1.0.1", "source": "crates\u002eio"},
+        {"name": "serde", "version": "1.0.1", "source": "registry"},
         {"name": "ours", "version": "0.1.0", "source": "local", "dependencies": [0], "root": true}
     ]}"#;
 
