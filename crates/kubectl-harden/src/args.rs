@@ -205,6 +205,10 @@ pub(crate) struct AuditArgs {
     #[arg(short, long, value_enum, value_name = "FORMAT", default_value_t = AuditFormat::Table)]
     pub(crate) output: AuditFormat,
 
+    /// Also write it as a page to look at: one file, that needs no network.
+    #[arg(long, value_name = "FILE.html", value_hint = ValueHint::FilePath)]
+    pub(crate) report: Option<PathBuf>,
+
     /// Exit with 1 if a workload has it, or if that cannot be told: missing (fields), risk, level=baseline or
     /// level=restricted (below that level today). Several with commas.
     #[arg(long, value_name = "WHAT", value_delimiter = ',')]
