@@ -1,8 +1,8 @@
 # What can be done with this repository. `make` alone lists it.
 
 .DEFAULT_GOAL := help
-.PHONY: help tools build demo playground fmt fmt-check lint layers test oracle generate check-generated doc \
-	bench bench-check bench-accept
+.PHONY: help tools build demo playground fmt fmt-check lint layers test test-matrix oracle generate check-generated doc \
+	bench bench-check bench-accept bench-hostile
 
 help: ## list what there is
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -22,6 +22,9 @@ playground: tools ## the same set-up to try things on, until Ctrl-C
 test: tools ## everything that can fail: lints, unit, property, example and API-server tests, the demo
 	@hack/test
 
+test-matrix: tools ## the API-server tests on each supported version of Kubernetes; an hour or more
+	@hack/test-matrix
+
 lint: fmt-check layers ## formatting, clippy, and who may depend on whom
 	cargo clippy --workspace --all-targets -- --deny warnings
 
@@ -40,7 +43,7 @@ oracle: tools ## PodSecurityPolicy's own code of Kubernetes 1.24 against ours, o
 
 generate: ## write crds/, docs/reference/, docs/compatibility.md, the chart's values.yaml and what tests expect, after a change that is meant
 	UPDATE_EXPECT=1 cargo test --quiet --package hardening-controller --test program -- crds::
-	UPDATE_EXPECT=1 cargo test --quiet --package hardening-tests --test chart -- generated:: server::each_service_account
+	UPDATE_EXPECT=1 cargo test --quiet --package hardening-tests --test chart -- generated:: rights::each_service_account
 	UPDATE_EXPECT=1 cargo test --quiet --package hardening-tests --test fast
 	UPDATE_EXPECT=1 cargo test --quiet --package hardening-tests --test node -- compatibility::the_page
 	UPDATE_EXPECT=1 cargo test --quiet --package hardening-engine --test golden
@@ -56,6 +59,9 @@ doc: ## the crates' own documentation, warnings denied
 
 bench: tools ## how long each step of a review takes; wants a quiet machine
 	cargo bench --package hardening-bench --bench time
+
+bench-hostile: tools ## how much longer honest calls take among a thousand hostile clients; wants a quiet machine
+	HARDENING_HONEST_CALLS=1000 cargo test --release --package hardening-controller --test program -- hostile:: --nocapture
 
 bench-check: tools ## the instructions of each step of a review, held against those that were accepted
 	@hack/count-instructions

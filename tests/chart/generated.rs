@@ -80,11 +80,8 @@ impl Schema {
                     schema.write(yaml, depth + 1);
                 }
                 Some(value) => {
-                    for line in
-                        serde_saphyr::to_string(&Value::from_iter([(name.as_str(), value.clone())]))
-                            .unwrap()
-                            .lines()
-                    {
+                    let entry = Value::from_iter([(name.as_str(), value.clone())]);
+                    for line in serde_saphyr::to_string(&entry).unwrap().lines() {
                         writeln!(yaml, "{indent}{line}").unwrap();
                     }
                 }

@@ -1,7 +1,8 @@
 //! Installed, upgraded and uninstalled by Helm, on a cluster where no image ever starts: at no step is there a
 //! webhook that keeps pods out, but where it is told to.
 
-use crate::support::chart::{CHART, RELEASE, objects_of, printed, with_values};
+use crate::support::api::until;
+use crate::support::chart::{CHART, NAMESPACE, RELEASE, objects_of, printed, with_values};
 use crate::support::cluster::{Cluster, REGISTRATION, SHOP};
 
 /// `helm upgrade`, as people have it who do not know whether it is there.
@@ -15,13 +16,21 @@ const POLICY: &str = r#"{
 #[tokio::test]
 async fn helm_installs_and_uninstalls_it_without_keeping_pods_out() {
     let cluster = Cluster::start().await;
-    printed(cluster.helm(&["install", RELEASE, CHART]));
+    let notes = printed(cluster.helm(&["install", RELEASE, CHART]));
     before(
         &cluster.written_by_helm(&["create", "patch"]),
         "deployments",
         "mutatingwebhookconfigurations",
     );
     cluster.create_pod(SHOP).await.unwrap();
+    // What it tells to do next can be done.
+    let (_, policy) = notes.split_once("<<EOF\n").unwrap();
+    let (policy, _) = policy.split_once("  EOF").unwrap();
+    let tried = printed(cluster.kubectl(&["create", "--dry-run=server", "--filename=-"], policy));
+    assert!(
+        tried.contains("podhardeningpolicy.podhardening.dev/restricted created"),
+        "{tried}"
+    );
     printed(cluster.kubectl(&["create", "--filename=-"], POLICY));
 
     printed(cluster.helm(&["uninstall", RELEASE]));
@@ -47,6 +56,29 @@ async fn helm_installs_and_uninstalls_it_without_keeping_pods_out() {
     printed(cluster.helm(&["uninstall", "other", "--wait"]));
     let crds = printed(cluster.kubectl(&["get", "crds", "--output=name"], ""));
     assert!(!crds.contains("podhardening.dev"), "{crds}");
+}
+
+/// Past Pod Security, the quota and the priority class.
+#[tokio::test]
+async fn controllers_can_make_its_pods() {
+    let cluster = Cluster::with_controllers(true).await;
+    printed(cluster.helm(&["install", RELEASE, CHART]));
+    let api = cluster.api();
+    until(
+        "there are 3 pods of the webhook and 2 of the manager",
+        async || {
+            let count = async |component: &str| {
+                let selector = format!("labelSelector=app.kubernetes.io/component%3D{component}");
+                let path = format!("/api/v1/namespaces/{NAMESPACE}/pods?{selector}");
+                api.get(&path).await.unwrap()["items"]
+                    .as_array()
+                    .unwrap()
+                    .len()
+            };
+            ((count("webhook").await, count("manager").await) == (3, 2)).then_some(())
+        },
+    )
+    .await;
 }
 
 /// Both ways in which Helm has done it: by server-side apply, and by a patch of its own.
@@ -94,14 +126,14 @@ async fn with_fail_the_cluster_can_still_start_it_and_one_command_ends_it() {
         refusal.message.contains("failed calling webhook"),
         "{refusal}"
     );
-    for namespace in ["kube-system", "pod-hardening-system"] {
+    for namespace in ["kube-system", NAMESPACE] {
         cluster.create_pod(namespace).await.unwrap();
     }
 
     let recover = ["delete", "mutatingwebhookconfiguration", "pod-hardening"];
     printed(cluster.kubectl(&recover, ""));
     assert!(cluster.api().get(REGISTRATION).await.is_err());
-    crate::support::api::until("pods can be created again", async || {
+    until("pods can be created again", async || {
         cluster.create_pod(SHOP).await.ok()
     })
     .await;

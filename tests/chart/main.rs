@@ -17,9 +17,11 @@
 mod generated;
 // What Helm says of the chart, and of values that are wrong.
 mod rendering;
-// Every rendering on a real API server, the pods under the strictest Pod Security Standard, the registration beside
-// the program's own, and what each ServiceAccount may do.
+// Every rendering on a real API server, the pods under the strictest Pod Security Standard, and the registration
+// beside the program's own.
 mod server;
+// What each ServiceAccount may do, and that it is enough.
+mod rights;
 // Installed, upgraded and uninstalled by Helm.
 mod lifecycle;
 // Applied by kubectl, again and again, as GitOps tools do.

@@ -1,5 +1,7 @@
 //! What Helm says of the chart, and of values that are wrong.
 
+use std::process::Command;
+
 use serde_json::Value;
 
 use crate::support::chart::{
@@ -55,6 +57,24 @@ fn a_value_that_is_wrong_is_refused_by_its_name() {
 #[test]
 fn it_can_be_part_of_another_chart() {
     render(&["global.imageRegistry=registry.example", "enabled=true"]);
+}
+
+/// Usage errors have an exit code of their own, 2; that no cluster is there, or no certificate, is told later.
+#[test]
+fn the_program_takes_the_arguments_that_it_is_given() {
+    for (name, values) in RENDERINGS {
+        for deployment in of_kind(&objects_of(&render(values)), "Deployment") {
+            let container = &deployment["spec"]["template"]["spec"]["containers"][0];
+            let arguments = container["args"].as_array().unwrap().iter();
+            let output = Command::new(env!("CARGO_BIN_EXE_controller-under-test"))
+                .args(arguments.map(|argument| argument.as_str().unwrap()))
+                .env_remove("KUBERNETES_SERVICE_HOST")
+                .output()
+                .unwrap();
+            let said = String::from_utf8_lossy(&output.stderr);
+            assert_eq!(output.status.code(), Some(1), "{name}: {said}");
+        }
+    }
 }
 
 /// What is said here of every rendering, whatever else it says.

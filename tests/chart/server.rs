@@ -1,6 +1,5 @@
 //! The renderings on a real API server.
 
-use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::Path;
 use std::time::Duration;
@@ -12,10 +11,9 @@ use tokio::sync::OnceCell;
 use crate::support::api::until;
 use crate::support::chart::{
     CHART, MANAGER, NAMESPACE, RELEASE, RENDERINGS, WEBHOOK, helm, objects_of, of_kind, printed,
-    render,
+    render, with_values,
 };
 use crate::support::cluster::{Cluster, REGISTRATION, SHOP};
-use crate::support::files::expect_file;
 
 /// One for these tests, which leave nothing in it that others see.
 async fn cluster() -> &'static Cluster {
@@ -23,7 +21,7 @@ async fn cluster() -> &'static Cluster {
     SHARED
         .get_or_init(async || {
             let cluster = Cluster::start().await;
-            cluster.install_crds_of_others();
+            cluster.install_crds_of_others().await;
             cluster
         })
         .await
@@ -33,21 +31,18 @@ async fn cluster() -> &'static Cluster {
 async fn the_api_server_takes_every_rendering() {
     let cluster = cluster().await;
     let ca = cluster.control_plane.directory().join("ca.crt");
-    let with_ca = format!("tls.files.caBundle={}", ca.display());
-    let files = ["--set=tls.mode=files", "--set=tls.files.secretName=of-mine"];
+    let ca = format!("tls.files.caBundle={}", ca.display());
     let arguments = [
-        &[
-            "template",
-            RELEASE,
-            CHART,
-            "--namespace",
-            NAMESPACE,
-            "--set-file",
-            &with_ca,
-        ][..],
-        &files,
+        "template",
+        RELEASE,
+        CHART,
+        "--namespace",
+        NAMESPACE,
+        "--set-file",
+        &ca,
     ];
-    let with_ca = printed(helm(None, &arguments.concat()));
+    let files = ["tls.mode=files", "tls.files.secretName=of-mine"];
+    let with_ca = printed(helm(None, &with_values(&arguments, &files)));
     assert!(with_ca.contains("caBundle: "), "{with_ca}");
     let renderings = RENDERINGS.map(|(name, values)| (name, render(values)));
     for (name, yaml) in renderings.into_iter().chain([("own CA", with_ca)]) {
@@ -188,58 +183,4 @@ fn webhooks(registration: &Value) -> Value {
         webhook.as_object_mut().unwrap().remove("clientConfig");
     }
     webhooks
-}
-
-/// What whoever steals a token of ours could do, as the API server has it: in our namespace, and in any other.
-#[tokio::test]
-async fn each_service_account_may_do_just_what_it_must() {
-    let cluster = cluster().await;
-    let mut all =
-        "# What each ServiceAccount of the chart may do that not every ServiceAccount may, as\n\
-                   # `kubectl auth can-i --list` says. Written by `make generate`.\n"
-            .to_owned();
-    let modes = [
-        ("tls.mode selfManaged", ""),
-        ("tls.mode certManager", "tls.mode=certManager"),
-    ];
-    for (mode, value) in modes {
-        let objects = objects_of(&render(&[value]));
-        let rights = ["Role", "RoleBinding", "ClusterRole", "ClusterRoleBinding"];
-        let rights = objects
-            .iter()
-            .filter(|object| rights.contains(&object["kind"].as_str().unwrap()));
-        let rights =
-            json!({"apiVersion": "v1", "kind": "List", "items": rights.collect::<Vec<_>>()})
-                .to_string();
-        printed(cluster.kubectl(&["create", "--filename=-"], &rights));
-        for account in [WEBHOOK, MANAGER] {
-            for namespace in [NAMESPACE, SHOP] {
-                let anybody = may(cluster, "anybody", namespace);
-                let may = may(cluster, account, namespace);
-                all += &format!("\n# {mode}: {account}, in namespace {namespace}\n");
-                for line in may.difference(&anybody) {
-                    all += line;
-                    all.push('\n');
-                }
-            }
-        }
-        printed(cluster.kubectl(&["delete", "--filename=-"], &rights));
-    }
-    expect_file("tests/chart/expect/rights.txt", &all);
-}
-
-fn may(cluster: &Cluster, account: &str, namespace: &str) -> BTreeSet<String> {
-    let account = format!("--as=system:serviceaccount:{NAMESPACE}:{account}");
-    let namespace = format!("--namespace={namespace}");
-    let arguments = [
-        "auth",
-        "can-i",
-        "--list",
-        "--no-headers",
-        &account,
-        &namespace,
-    ];
-    let listed = printed(cluster.kubectl(&arguments, ""));
-    let words = |line: &str| line.split_whitespace().collect::<Vec<_>>().join(" ");
-    listed.lines().map(words).collect()
 }

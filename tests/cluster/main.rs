@@ -28,6 +28,9 @@ mod ephemeral;
 mod model;
 // What a newer Kubernetes may put into a pod survives.
 mod future_fields;
+// Which fields an API server keeps, by its version; and that none is overlooked.
+mod known_fields;
+mod versions;
 // Why each guard is there: what the API server says without it.
 mod guards;
 // What the API server makes of our CRDs, and of good and bad policies.
@@ -40,6 +43,9 @@ mod standards;
 mod alerts;
 // The controller as a program of its own, beside an API server of its own.
 mod controller;
+
+// Certificates of our own, renewed and harmed while pods are being created.
+mod certificates;
 
 // What kubectl harden audit says of running pods.
 mod audit;

@@ -13,5 +13,7 @@ mod ecosystem; // kustomize and krew, with ours
 mod examples; // every example is valid, and does what tests/fast/expect says
 mod layers; // which crate may depend on what
 mod reference; // docs/reference is generated
+mod security; // each threat has a test, or is accepted
 mod support;
 mod tidy; // rules about files that the compiler does not know
+mod versions; // which versions of Kubernetes are supported

@@ -72,7 +72,16 @@ impl Api {
 
     /// As a user of that name, of one group.
     pub(crate) async fn user(control_plane: &ControlPlane, name: &str, group: &str) -> Self {
-        let text = control_plane.kubeconfig_for(name, Some(group)).unwrap();
+        Self::as_user(control_plane, name, Some(group)).await
+    }
+
+    /// As a user of that name, of that group if there is one.
+    pub(crate) async fn as_user(
+        control_plane: &ControlPlane,
+        name: &str,
+        group: Option<&str>,
+    ) -> Self {
+        let text = control_plane.kubeconfig_for(name, group).unwrap();
         let kubeconfig = Kubeconfig::from_yaml(&text).unwrap();
         let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
             .await
@@ -147,12 +156,39 @@ impl Api {
         object: Option<&Value>,
     ) -> Answer {
         let body = object.map_or_else(Vec::new, |object| serde_json::to_vec(object).unwrap());
+        self.request_bytes(method, path, headers, body).await
+    }
+
+    /// As [`Self::request`], with a body that need not be JSON.
+    pub(crate) async fn request_bytes(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: Vec<u8>,
+    ) -> Answer {
         let mut request = http::Request::builder().method(method).uri(path);
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
         let request = request.body(Body::from(body)).unwrap();
         let response = self.0.send(request).await.unwrap();
+        Self::answer(response).await
+    }
+
+    /// Posts to what may not be reached; why it was not, otherwise.
+    pub(crate) async fn try_post(&self, path: &str, object: &Value) -> Result<Value, String> {
+        let request = http::Request::post(path)
+            .header("content-type", "application/json")
+            .body(Body::from(serde_json::to_vec(object).unwrap()))
+            .unwrap();
+        let response = self.0.send(request).await;
+        let response = response.map_err(|error| format!("{error:?}"))?;
+        let answer = Self::answer(response).await.ok();
+        answer.map_err(|refusal| refusal.to_string())
+    }
+
+    async fn answer(response: http::Response<Body>) -> Answer {
         let (head, body) = response.into_parts();
         let body = body.collect().await.unwrap().to_bytes();
         let warnings = head.headers.get_all("warning").iter();

@@ -43,7 +43,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 
 {{/*
 A Deployment. Takes a list: the chart's scope, the component (the key of its values, and its label), its name, the
-arguments of the program, further ports, and the name of a Secret to mount at /tls, or nothing.
+arguments of the program, further ports, and volumes, each of which is mounted at / and its name.
 
 All that the profile Hardened would fill in is written out: no webhook is there for these pods.
 */}}
@@ -53,7 +53,7 @@ All that the profile Hardened would fill in is written out: no webhook is there 
 {{- $name := index . 2 -}}
 {{- $args := index . 3 -}}
 {{- $ports := index . 4 -}}
-{{- $tlsSecret := index . 5 -}}
+{{- $volumes := index . 5 -}}
 {{- $values := index $.Values $component -}}
 apiVersion: apps/v1
 kind: Deployment
@@ -154,20 +154,16 @@ spec:
           procMount: Default
           capabilities:
             drop: [ALL]
-        {{- if $tlsSecret }}
+        {{- with $volumes }}
         volumeMounts:
+        {{- range . }}
         # As a whole: a file mounted by its subPath never changes.
-        - name: tls
-          mountPath: /tls
-          readOnly: true
+        - {name: {{ .name }}, mountPath: /{{ .name }}, readOnly: true}
         {{- end }}
-      {{- if $tlsSecret }}
+        {{- end }}
+      {{- with $volumes }}
       volumes:
-      - name: tls
-        secret:
-          secretName: {{ $tlsSecret }}
-          # Read by its group, 65532.
-          defaultMode: 0440
+        {{- toYaml . | nindent 6 }}
       {{- end }}
       topologySpreadConstraints:
       {{- range list "topology.kubernetes.io/zone" "kubernetes.io/hostname" }}

@@ -10,13 +10,13 @@ use anyhow::Context as _;
 use clap::{Args as ClapArgs, CommandFactory as _, Parser, Subcommand, ValueEnum, ValueHint};
 use clap_complete::Shell;
 use http::Uri;
-use k8s_openapi::jiff::SignedDuration;
+use k8s_openapi::jiff::{Span, SpanRelativeTo};
 
 use crate::error::Usage;
 
 mod manage;
 
-pub(crate) use manage::ManageArgs;
+pub(crate) use manage::{CertificateArgs, ManageArgs};
 
 /// Fills in the security fields that a pod's author left out, from PodHardeningPolicy and
 /// ClusterPodHardeningPolicy objects.
@@ -55,7 +55,10 @@ pub(crate) enum Command {
 /// registers itself once it is ready, and takes the registration back when it ends.
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "Examples:
-  # In a cluster, with a certificate that cert-manager made and mounted
+  # In a cluster, beside `hardening-controller manage`, which makes the certificate
+  hardening-controller run --service pod-hardening-system/pod-hardening
+
+  # With a certificate that cert-manager made and mounted
   hardening-controller run --service pod-hardening-system/pod-hardening \\
       --tls-cert /tls/tls.crt --tls-key /tls/tls.key
 
@@ -67,8 +70,9 @@ pub(crate) struct RunArgs {
     #[arg(long, env = "HARDENING_KUBECONFIG", value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) kubeconfig: Option<PathBuf>,
 
-    /// The Service by which the API server reaches the webhook. The certificate must be for its name, and
-    /// must come from files: keeping one's own in a Secret is not possible yet.
+    /// The Service by which the API server reaches the webhook. The certificate must be for its name. Unless
+    /// it comes from files, it is read from a Secret in the Service's namespace, which `hardening-controller
+    /// manage` keeps.
     #[arg(
         long,
         env = "HARDENING_SERVICE",
@@ -76,6 +80,17 @@ pub(crate) struct RunArgs {
         conflicts_with = "webhook_url"
     )]
     pub(crate) service: Option<ServiceName>,
+
+    /// The Secret with the certificate, where it is self-managed: a name in the Service's namespace.
+    #[arg(
+        long,
+        env = "HARDENING_TLS_SECRET",
+        value_name = "NAME",
+        default_value = SERVING_SECRET,
+        requires = "service",
+        conflicts_with_all = ["tls_cert", "webhook_url"]
+    )]
+    pub(crate) tls_secret: String,
 
     /// The URL by which the API server reaches the webhook, out of the cluster. The program then registers
     /// itself. Without a path it is that of the webhook, /mutate.
@@ -259,7 +274,8 @@ pub(crate) struct LogArgs {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum TlsSource {
-    /// Made in memory, and gone with the process: for `serve`, and for `run --webhook-url`.
+    /// The product's own. With --service it is in a Secret, which `hardening-controller manage` keeps; else
+    /// it is made in memory, and gone with the process.
     SelfManaged,
     /// From --tls-cert and --tls-key.
     Files,
@@ -295,6 +311,9 @@ pub(crate) enum LogLevel {
     /// And how.
     Trace,
 }
+
+/// The Secret with the serving certificate, for those who read it and those who write it.
+const SERVING_SECRET: &str = "pod-hardening-tls";
 
 /// `NAMESPACE/NAME`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -335,15 +354,13 @@ impl RunArgs {
     /// Whether the flags make sense together, as far as `clap` does not see to it.
     pub(crate) fn check(&self) -> anyhow::Result<()> {
         let message = match (self.server.tls()?, &self.service, &self.webhook_url) {
-            (Tls::SelfManaged, Some(_), _) => {
-                "--service needs a certificate from files (--tls-cert and --tls-key): \
-                 this version cannot keep one of its own in a Secret"
-            }
             (Tls::SelfManaged, None, None) => {
-                "no API server would trust a certificate made in memory: \
-                 give --tls-cert and --tls-key, or --webhook-url to register it"
+                "no API server would trust a certificate made in memory: give --service for one that is kept \
+                 in a Secret, --tls-cert and --tls-key, or --webhook-url to register it"
             }
-            (Tls::SelfManaged, None, Some(_)) | (Tls::Files { .. }, _, _) => return Ok(()),
+            (Tls::SelfManaged, Some(_), _)
+            | (Tls::SelfManaged, None, Some(_))
+            | (Tls::Files { .. }, _, _) => return Ok(()),
         };
         Err(Usage(message.to_owned()).into())
     }
@@ -464,12 +481,14 @@ impl std::fmt::Display for WebhookUrl {
     }
 }
 
-/// A time as people write it: `10s`, `1m30s`, `500ms`.
+/// A time as people write it: `10s`, `1m30s`, `500ms`, `90d`.
 fn duration(text: &str) -> Result<Duration, String> {
     if text == "0" {
         return Ok(Duration::ZERO);
     }
-    let parsed: SignedDuration = text.parse().map_err(|error| format!("{error}"))?;
+    let span: Span = text.parse().map_err(|error| format!("{error}"))?;
+    let parsed = span.to_duration(SpanRelativeTo::days_are_24_hours());
+    let parsed = parsed.map_err(|error| format!("{error}"))?;
     Duration::try_from(parsed).map_err(|_| "it must not be negative".to_owned())
 }
 

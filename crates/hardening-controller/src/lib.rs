@@ -13,6 +13,7 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::Parser as _;
+use rustix::process::{Resource, getrlimit, setrlimit};
 
 mod args;
 mod crds;
@@ -40,10 +41,10 @@ pub fn main() -> ExitCode {
             log::init(&args.log);
             block_on(args.server.worker_threads, run::run(*args))
         }),
-        Command::Manage(args) => {
+        Command::Manage(args) => args.check().and_then(|()| {
             log::init(&args.log);
             block_on(MANAGE_THREADS, manage::manage(*args))
-        }
+        }),
         Command::Serve(args) => args.check().and_then(|()| {
             log::init(&args.log);
             block_on(args.server.worker_threads, serve::serve(*args))
@@ -60,11 +61,21 @@ pub fn main() -> ExitCode {
 /// Probes are answered while one thread signs or compiles.
 const MANAGE_THREADS: usize = 2;
 
+/// Takes as many file descriptors as may be had. What starts a container often gives 1,024 at first, for
+/// programs of old that cannot bear more, and each connection takes one.
+fn raise_file_limit() {
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    // Without it fewer connections are open at once, which says so itself.
+    let _ = setrlimit(Resource::Nofile, limit);
+}
+
 /// Runs the future on few threads: reviews take microseconds, and each thread costs memory.
 fn block_on(
     worker_threads: usize,
     future: impl Future<Output = anyhow::Result<()>>,
 ) -> anyhow::Result<()> {
+    raise_file_limit();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(worker_threads)
         .enable_all()

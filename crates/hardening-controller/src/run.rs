@@ -1,16 +1,19 @@
 //! `hardening-controller run`: the webhook by the policies of a cluster.
 
 use std::fs;
+use std::pin::Pin;
 
 use anyhow::Context as _;
 use hardening_index::{PolicyWatch, Status};
+use hardening_status::certificates::{ServingPair, ServingSecret};
 use hardening_webhook::metrics::PREFIX;
-use hardening_webhook::{BoundWebhook, Readiness, ReadyCondition};
+use hardening_webhook::{BoundWebhook, Certificates, PemPair, Readiness, ReadyCondition};
+use kube::Client;
 use prometheus_client::registry::Registry;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::args::RunArgs;
+use crate::args::{RunArgs, ServiceName, Tls};
 use crate::kubernetes::{self, Connection};
 use crate::registration::{Registrar, Registration};
 use crate::supervise::{Signals, Tasks};
@@ -19,18 +22,14 @@ use crate::webhook::{self, Parts, VERSION};
 /// Runs until a signal.
 pub(crate) async fn run(args: RunArgs) -> anyhow::Result<()> {
     let signals = Signals::new()?;
-    let host = args.webhook_url.iter().map(|url| url.host());
-    let names = host
-        .chain(webhook::local_names(args.server.listen.ip()))
-        .collect::<Vec<_>>();
-    let certificates = webhook::certificates(&args.server, &names).await?;
-    if let Some(service) = &args.service {
-        webhook::check_name(&certificates, service)?;
-    }
+    let (certificates, pairs) = certificates(&args).await?;
     let Connection {
         client,
         own_namespace,
     } = kubernetes::connect(args.kubeconfig.as_deref()).await?;
+    let secret = pairs
+        .map(|pairs| pairs.of_secret(&args.tls_secret, client.clone()))
+        .transpose()?;
 
     let mut registry = Registry::default();
     let metrics = hardening_index::Metrics::register(registry.sub_registry_with_prefix(PREFIX));
@@ -53,6 +52,7 @@ pub(crate) async fn run(args: RunArgs) -> anyhow::Result<()> {
         policy_watch,
         status,
         known,
+        secret,
         readiness,
         webhook,
         registrar: registrar.clone(),
@@ -65,11 +65,15 @@ pub(crate) async fn run(args: RunArgs) -> anyhow::Result<()> {
     result
 }
 
+/// What follows the Secret of a certificate, for ever.
+type Following = Pin<Box<dyn Future<Output = ()> + Send>>;
+
 /// The parts of the program that run side by side.
 struct Running {
     policy_watch: PolicyWatch,
     status: watch::Receiver<Status>,
     known: ReadyCondition,
+    secret: Option<Following>,
     readiness: Readiness,
     webhook: BoundWebhook,
     registrar: Option<Registrar>,
@@ -81,6 +85,7 @@ impl Running {
             policy_watch,
             status,
             known,
+            secret,
             readiness,
             webhook,
             registrar,
@@ -91,6 +96,9 @@ impl Running {
         let mut tasks = Tasks::new(shutdown.clone());
         tasks.spawn_until("policy watch", last.clone(), policy_watch.run());
         tasks.spawn_until("readiness", last.clone(), follow(status, known));
+        if let Some(secret) = secret {
+            tasks.spawn_until("certificate Secret", last.clone(), secret);
+        }
         if let Some(registrar) = registrar {
             tasks.spawn("registration", registrar.run(readiness, shutdown.clone()));
         }
@@ -108,11 +116,52 @@ async fn follow(mut status: watch::Receiver<Status>, known: ReadyCondition) {
     loop {
         match &*status.borrow_and_update() {
             Status::Fresh => known.met(),
-            unknown @ (Status::Syncing(_) | Status::Stale(_)) => known.unmet(unknown.to_string()),
+            unknown @ (Status::Syncing(_) | Status::AskingVersion | Status::Stale(_)) => {
+                known.unmet(unknown.to_string());
+            }
         }
         if status.changed().await.is_err() {
             return;
         }
+    }
+}
+
+/// The certificate to serve with; and, if it comes from a Secret, where to hand over what is read there.
+async fn certificates(args: &RunArgs) -> anyhow::Result<(Certificates, Option<Pairs>)> {
+    if let (Tls::SelfManaged, Some(service)) = (args.server.tls()?, &args.service) {
+        let (sender, pairs) = watch::channel(None);
+        let service = service.clone();
+        let pairs_of = Pairs { service, sender };
+        return Ok((Certificates::published(pairs), Some(pairs_of)));
+    }
+    let host = args.webhook_url.iter().map(|url| url.host());
+    let names = host
+        .chain(webhook::local_names(args.server.listen.ip()))
+        .collect::<Vec<_>>();
+    let certificates = webhook::certificates(&args.server, &names).await?;
+    if let Some(service) = &args.service {
+        webhook::check_name(&certificates, service)?;
+    }
+    Ok((certificates, None))
+}
+
+/// Certificates for a Service, handed over to the webhook.
+struct Pairs {
+    service: ServiceName,
+    sender: watch::Sender<Option<PemPair>>,
+}
+
+impl Pairs {
+    /// What hands over those that appear in this Secret. It never ends.
+    fn of_secret(self, secret: &str, client: Client) -> anyhow::Result<Following> {
+        let Self { service, sender } = self;
+        let name = service.dns_name();
+        let secret = ServingSecret::new(client, &service.namespace, secret, &name)
+            .with_context(|| format!("--service {name}"))?;
+        let hand_over = move |ServingPair { chain, key, ca }| {
+            sender.send_replace(Some(PemPair { chain, key, ca }));
+        };
+        Ok(Box::pin(secret.follow(hand_over)))
     }
 }
 

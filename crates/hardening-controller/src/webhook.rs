@@ -68,8 +68,7 @@ pub(crate) fn check_name(certificates: &Certificates, service: &ServiceName) -> 
         ServerName::try_from(name.as_str()).with_context(|| format!("--service {name}"))?;
     let leaf = certificates
         .current()
-        .chain()
-        .first()
+        .and_then(|current| current.chain().first())
         .ok_or_else(|| anyhow!("there is no certificate"))?;
     let parsed = ParsedCertificate::try_from(leaf).context("read the certificate")?;
     verify_server_name(&parsed, &server_name).with_context(|| {

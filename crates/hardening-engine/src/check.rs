@@ -22,7 +22,7 @@ pub(crate) fn value(
 ) -> Option<Guard> {
     let state = &pass.state;
     let default = candidate.default;
-    every_field(state, at, default.field).or_else(|| match (default.field, &default.value) {
+    every_field(pass, at, default.field).or_else(|| match (default.field, &default.value) {
         (Field::RunAsUser, Value::Id(0)) => root_user(pass, at, candidate, inheritors),
         (Field::RunAsUser | Field::FsGroup, Value::Id(id)) => unmappable(state, *id),
         (Field::RunAsGroup, Value::Id(id)) => {
@@ -49,7 +49,10 @@ pub(crate) fn value(
         }
         (Field::AllowPrivilegeEscalation, Value::Bool(false)) => always_escalates(state, at),
         (Field::ProcMount, Value::Json(json)) if **json == *"\"Unmasked\"" => {
-            (state.host_users != Some(false)).then_some(Guard::UnmaskedProc)
+            // Where the cluster has no user namespaces, the author's hostUsers comes to nothing.
+            let has_own =
+                state.host_users == Some(false) && pass.matching.has_field(Field::HostUsers);
+            (!has_own).then_some(Guard::UnmaskedProc)
         }
         _ => None,
     })
@@ -64,7 +67,7 @@ pub(crate) fn item(
 ) -> Option<Guard> {
     let state = &pass.state;
     let field = candidate.default.field;
-    every_field(state, at, field).or_else(|| match field {
+    every_field(pass, at, field).or_else(|| match field {
         Field::CapabilitiesDrop => {
             author_adds(state, at, &item.key).then_some(Guard::CapabilityAdded)
         }
@@ -82,11 +85,14 @@ pub(crate) fn item(
     })
 }
 
-fn every_field(state: &State<'_>, at: At, field: Field) -> Option<Guard> {
+fn every_field(pass: &Pass<'_, '_>, at: At, field: Field) -> Option<Guard> {
+    let state = &pass.state;
     if state.windows && field.row().linux_only {
         Some(Guard::WindowsPod)
     } else if state.running && (at == At::Pod || field == Field::WritablePaths) {
         Some(Guard::RunningPod)
+    } else if !pass.matching.has_field(field) {
+        Some(Guard::KubernetesVersion)
     } else {
         None
     }

@@ -3,6 +3,7 @@
 //! is adding a row (and a member to the types of `hardening-api`, where it gets its schema).
 
 use crate::guard::Guard;
+use crate::kubernetes::KubernetesVersion;
 
 /// A field that a policy can give a default for.
 ///
@@ -62,6 +63,9 @@ pub struct FieldRow {
     pub shape: Shape,
     /// Whether it means nothing, or is refused, in a Windows pod.
     pub linux_only: bool,
+    /// The first version of Kubernetes whose API server keeps the field with its default feature gates; one
+    /// before it drops the field and admits the pod without. `None`: all from 1.24 on do.
+    pub since: Option<KubernetesVersion>,
     /// The guards that can hold it back, besides those that hold for every field.
     pub guards: &'static [Guard],
     /// What it does, in one line.
@@ -75,6 +79,7 @@ const fn row(field: Field, doc: &'static str) -> FieldRow {
         container: None,
         shape: Shape::Single,
         linux_only: true,
+        since: None,
         guards: &[],
         doc,
     }
@@ -130,6 +135,7 @@ pub static FIELDS: [FieldRow; 23] = [
     },
     FieldRow {
         pod: Some("securityContext.supplementalGroupsPolicy"),
+        since: Some(KubernetesVersion::v1(33)), // gate SupplementalGroupsPolicy
         ..row(
             Field::SupplementalGroupsPolicy,
             "Whether groups that the image gives the user count: Merge or Strict.",
@@ -144,6 +150,7 @@ pub static FIELDS: [FieldRow; 23] = [
     FieldRow {
         pod: Some("securityContext.appArmorProfile"),
         container: Some("securityContext.appArmorProfile"),
+        since: Some(KubernetesVersion::v1(30)), // gate AppArmorFields
         guards: &[Guard::LegacyAnnotation],
         ..row(
             Field::AppArmorProfile,
@@ -160,6 +167,7 @@ pub static FIELDS: [FieldRow; 23] = [
     },
     FieldRow {
         pod: Some("securityContext.seLinuxChangePolicy"),
+        since: Some(KubernetesVersion::v1(33)), // gate SELinuxChangePolicy
         guards: &[Guard::FeatureGate],
         ..row(
             Field::SeLinuxChangePolicy,
@@ -177,6 +185,7 @@ pub static FIELDS: [FieldRow; 23] = [
     },
     FieldRow {
         pod: Some("hostUsers"),
+        since: Some(KubernetesVersion::v1(33)), // gate UserNamespacesSupport
         guards: &[Guard::UserNamespace],
         ..row(
             Field::HostUsers,
@@ -290,6 +299,15 @@ impl FieldRow {
     #[must_use]
     pub fn is_two_level(&self) -> bool {
         self.pod.is_some() && self.container.is_some()
+    }
+
+    /// Whether the API server of that version keeps the field; where the version is not known, it is taken to.
+    #[must_use]
+    pub fn is_known_to(&self, version: Option<KubernetesVersion>) -> bool {
+        match (self.since, version) {
+            (Some(since), Some(version)) => version >= since,
+            (None, _) | (_, None) => true,
+        }
     }
 }
 

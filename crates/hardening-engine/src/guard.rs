@@ -39,6 +39,8 @@ pub enum Guard {
     /// `seLinuxChangePolicy: MountOption`, which the API server refuses unless the feature gate SELinuxMount
     /// is on, and which is what a pod has anyway where it is on.
     FeatureGate,
+    /// A field that the cluster's version of Kubernetes does not have: the API server would drop it.
+    KubernetesVersion,
     /// A RuntimeClass that the cluster does not have, or whose node selector contradicts the pod's.
     RuntimeClass,
     /// The service account says otherwise, or the pod uses the token volume at a path of its own.
@@ -47,7 +49,7 @@ pub enum Guard {
 
 impl Guard {
     /// Every guard.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::AlwaysEscalates,
         Self::RunsAsRoot,
         Self::NonRootDemanded,
@@ -62,6 +64,7 @@ impl Guard {
         Self::RunningPod,
         Self::LegacyAnnotation,
         Self::FeatureGate,
+        Self::KubernetesVersion,
         Self::RuntimeClass,
         Self::ServiceAccount,
     ];
@@ -84,6 +87,7 @@ impl Guard {
             Self::RunningPod => "running-pod",
             Self::LegacyAnnotation => "legacy-annotation",
             Self::FeatureGate => "feature-gate",
+            Self::KubernetesVersion => "kubernetes-version",
             Self::RuntimeClass => "runtime-class",
             Self::ServiceAccount => "service-account",
         }
@@ -126,6 +130,9 @@ impl Guard {
             }
             Self::FeatureGate => {
                 "the API server refuses MountOption unless its feature gate SELinuxMount is on, and where it is on a pod has it anyway"
+            }
+            Self::KubernetesVersion => {
+                "the cluster's Kubernetes is older than the field: its API server would drop it"
             }
             Self::RuntimeClass => {
                 "the cluster has no such RuntimeClass, or its node selector contradicts the pod's: the API server would refuse the pod"

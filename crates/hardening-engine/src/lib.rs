@@ -33,6 +33,7 @@ mod field;
 mod fill;
 mod guard;
 mod json;
+mod kubernetes;
 mod offer;
 mod patch;
 mod plan;
@@ -48,6 +49,7 @@ mod token;
 
 pub use field::{FIELDS, Field, FieldRow, Shape};
 pub use guard::Guard;
+pub use kubernetes::{InvalidKubernetesVersion, KubernetesVersion};
 pub use offer::{Mismatch, Precedence};
 pub use plan::{Fill, Plan, Target, Withheld, plan};
 pub use pod::{InvalidPod, Pod};

@@ -211,9 +211,16 @@ impl Withheld<'_> {
     /// Why, in one sentence.
     #[must_use]
     pub fn reason(&self) -> Cow<'static, str> {
+        let why = self.guard.explanation();
+        let why = match (self.guard, self.field.row().since) {
+            (Guard::KubernetesVersion, Some(since)) => {
+                Cow::Owned(format!("{why}; the first to keep it is {since}"))
+            }
+            _ => Cow::Borrowed(why),
+        };
         match self.item {
-            Some(item) => Cow::Owned(format!("{item}: {}", self.guard.explanation())),
-            None => Cow::Borrowed(self.guard.explanation()),
+            Some(item) => Cow::Owned(format!("{item}: {why}")),
+            None => why,
         }
     }
 }

@@ -14,6 +14,7 @@ use hardening_api::policy::Mode;
 use rpds::HashTrieMapSync;
 
 use crate::field::Field;
+use crate::kubernetes::KubernetesVersion;
 use crate::pod::Pod;
 use crate::policy::{Policy, PolicyKey};
 
@@ -57,6 +58,8 @@ pub struct PolicySet {
     runtime_classes: HashTrieMapSync<Arc<str>, Arc<Labels>>,
     /// Whether a RuntimeClass that is not in the map does not exist.
     all_runtime_classes_known: bool,
+    /// `None`: not known, and taken to have every field.
+    kubernetes: Option<KubernetesVersion>,
 }
 
 type Policies = Arc<[Arc<Policy>]>;
@@ -90,6 +93,7 @@ impl PolicySet {
             service_accounts: HashTrieMapSync::default(),
             runtime_classes: HashTrieMapSync::default(),
             all_runtime_classes_known: false,
+            kubernetes: None,
         }
     }
 
@@ -209,6 +213,18 @@ impl PolicySet {
     /// From now on a RuntimeClass that was not inserted does not exist; before, it is taken to exist.
     pub fn know_all_runtime_classes(&mut self) {
         self.all_runtime_classes_known = true;
+    }
+
+    /// Says which version of Kubernetes the cluster has; `None`: that is not known, and every field is taken to
+    /// be one that it has. With several API servers it is the lowest of theirs, as any of them may ask.
+    pub fn set_kubernetes_version(&mut self, version: Option<KubernetesVersion>) {
+        self.kubernetes = version;
+    }
+
+    /// The cluster's version of Kubernetes, where it is known.
+    #[must_use]
+    pub fn kubernetes_version(&self) -> Option<KubernetesVersion> {
+        self.kubernetes
     }
 
     /// All policies, in no order.
@@ -384,5 +400,10 @@ impl<'a> Matching<'a> {
 
     pub(crate) fn runtime_class(&self, name: &str) -> Option<&'a [(Arc<str>, Arc<str>)]> {
         self.set.runtime_class(name)
+    }
+
+    /// Whether the cluster's version of Kubernetes has a field.
+    pub(crate) fn has_field(&self, field: Field) -> bool {
+        field.row().is_known_to(self.set.kubernetes)
     }
 }

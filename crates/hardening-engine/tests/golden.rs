@@ -36,6 +36,9 @@ struct Case {
     /// All RuntimeClasses of the cluster, and the nodes they ask for; absent: not known.
     #[serde(default)]
     runtime_classes: Option<BTreeMap<String, BTreeMap<String, String>>>,
+    /// The cluster's version of Kubernetes; absent: not known.
+    #[serde(default)]
+    kubernetes: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -217,5 +220,6 @@ fn policy_set(case: &Case) -> PolicySet {
     if case.runtime_classes.is_some() {
         set.know_all_runtime_classes();
     }
+    set.set_kubernetes_version(case.kubernetes.as_ref().map(|text| text.parse().unwrap()));
     set
 }

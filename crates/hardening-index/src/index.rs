@@ -11,14 +11,15 @@ use tokio::sync::watch;
 use tracing::{debug, info, warn};
 
 use crate::object::{Key, Object, Watched};
+use crate::version::ServerVersion;
 
 /// Turns changes of watched objects into policy sets, and publishes each.
 ///
 /// - A policy that is edited into something invalid keeps its last good version in force and is
 ///   reported; one that is deleted is gone at once, whether it was valid or not.
 /// - A list replaces all that was known of its resource in one step, when it is complete.
-/// - Nothing is published before the first list of every resource is complete: until then the published
-///   set knows no namespace, and a decision by it is refused.
+/// - Nothing is published before the first list of every resource is complete, and the API server was asked for
+///   its version: until then the published set knows no namespace, and a decision by it is refused.
 #[derive(Debug)]
 pub struct PolicyIndex {
     set: PolicySet,
@@ -30,6 +31,8 @@ pub struct PolicyIndex {
     /// The objects in the set other than policies.
     others: HashSet<Key>,
     lists: HashMap<Watched, List>,
+    /// What the API server says that it is; `None`: it has not answered yet.
+    version: Option<ServerVersion>,
 }
 
 /// How far the listing of a resource has come.
@@ -56,6 +59,7 @@ impl PolicyIndex {
             invalid: HashMap::new(),
             others: HashSet::new(),
             lists: HashMap::new(),
+            version: None,
         };
         (index, receiver)
     }
@@ -113,6 +117,30 @@ impl PolicyIndex {
         self.publish();
     }
 
+    /// The API server was asked for its version.
+    pub(crate) fn set_version(&mut self, version: ServerVersion) {
+        if self.version == Some(version) {
+            return;
+        }
+        self.version = Some(version);
+        match version {
+            ServerVersion::Known(version) => {
+                info!(%version, "the API server's version of Kubernetes");
+                self.set.set_kubernetes_version(Some(version));
+            }
+            ServerVersion::Untold => {
+                warn!("the API server does not tell its version: it is taken to have every field");
+                self.set.set_kubernetes_version(None);
+            }
+        }
+        self.publish();
+    }
+
+    /// Whether the API server was asked for its version.
+    pub(crate) fn has_asked_for_version(&self) -> bool {
+        self.version.is_some()
+    }
+
     /// The resources of which no list was complete yet.
     pub fn unsynced(&self) -> impl Iterator<Item = Watched> {
         Watched::ALL
@@ -135,7 +163,7 @@ impl PolicyIndex {
     }
 
     fn publish(&self) {
-        if self.unsynced().next().is_none() {
+        if self.has_asked_for_version() && self.unsynced().next().is_none() {
             self.published.send_replace(Arc::new(self.set.clone()));
         }
     }
@@ -325,6 +353,7 @@ mod tests {
         for watched in Watched::ALL {
             run(&mut index, list(watched, vec![]));
         }
+        index.set_version(ServerVersion::Untold);
         (index, published)
     }
 
@@ -501,6 +530,8 @@ mod tests {
             run(&mut index, list(watched, vec![]));
         }
         assert_eq!(index.unsynced().count(), 0);
+        assert!(!published.has_changed().unwrap());
+        index.set_version(ServerVersion::Untold);
         assert!(published.has_changed().unwrap());
         // Nor is anything taken back by a later list.
         run(&mut index, vec![Begin(Namespaces)]);

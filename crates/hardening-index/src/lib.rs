@@ -1,5 +1,5 @@
 //! The cluster as far as decisions need it: policies, namespaces' labels, what service accounts say about
-//! their token, and RuntimeClasses, kept in memory and published as
+//! their token, RuntimeClasses, and the API server's version, kept in memory and published as
 //! [`PolicySet`](hardening_engine::PolicySet)s that never change.
 //!
 //! - [`PolicyIndex`] is the one writer: synchronous, without a client, driven by changes;
@@ -12,6 +12,7 @@ mod index;
 mod metrics;
 mod object;
 mod stream;
+mod version;
 mod watch;
 
 pub use index::PolicyIndex;

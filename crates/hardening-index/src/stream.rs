@@ -125,7 +125,7 @@ impl Pausing {
 }
 
 /// Half a second, doubled up to five seconds, and up to twice that by jitter.
-fn backoff() -> ExponentialBackoff {
+pub(crate) fn backoff() -> ExponentialBackoff {
     ExponentialBuilder::default()
         .with_min_delay(Duration::from_millis(500))
         .with_max_delay(Duration::from_secs(5))

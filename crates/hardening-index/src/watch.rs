@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt as _;
-use futures::stream::{SelectAll, select_all};
+use futures::stream::{BoxStream, SelectAll, select_all};
 use hardening_engine::PolicySet;
 use kube::runtime::watcher;
 use kube::{Client, Config};
@@ -18,12 +18,15 @@ use crate::index::PolicyIndex;
 use crate::metrics::Metrics;
 use crate::object::Watched;
 use crate::stream::{Change, changes};
+use crate::version::{ServerVersion, versions};
 
 /// Whether decisions may be made by what the index knows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Status {
     /// The first lists of these resources are not complete yet.
     Syncing(Vec<Watched>),
+    /// The API server has not told yet which version it is.
+    AskingVersion,
     /// All is known, and the API server was heard from lately.
     Fresh,
     /// All was known, but about this resource nothing has been heard for too long.
@@ -33,8 +36,8 @@ pub enum Status {
 /// The watches of all resources, as something to run.
 pub struct PolicyWatch {
     index: PolicyIndex,
-    changes:
-        SelectAll<futures::stream::BoxStream<'static, (Watched, Result<Change, watcher::Error>)>>,
+    changes: SelectAll<BoxStream<'static, (Watched, Result<Change, watcher::Error>)>>,
+    versions: BoxStream<'static, Result<ServerVersion, kube::Error>>,
     resources: [WatchedResource; Watched::ALL.len()],
     status: watch::Sender<Status>,
     stale_after: Duration,
@@ -97,6 +100,7 @@ pub fn watch(
     let watch = PolicyWatch {
         index,
         changes: select_all(changes),
+        versions: versions(client.clone()),
         resources,
         status,
         stale_after: stale_after(),
@@ -117,6 +121,15 @@ impl PolicyWatch {
                 change = self.changes.next() => match change {
                     Some((watched, Ok(change))) => self.change(watched, change),
                     Some((watched, Err(error))) => self.fail(watched, &error),
+                    None => return,
+                },
+                version = self.versions.next() => match version {
+                    Some(Ok(version)) => {
+                        self.index.set_version(version);
+                        self.observe();
+                    }
+                    // The watches tell of a server that does not answer.
+                    Some(Err(error)) => debug!(error = chain(&error), "cannot ask for the version"),
                     None => return,
                 },
                 _ = tick.tick() => self.observe(),
@@ -184,7 +197,7 @@ impl PolicyWatch {
             if changed {
                 match &status {
                     Status::Stale(_) => warn!("{status}"),
-                    Status::Syncing(_) => debug!("{status}"),
+                    Status::Syncing(_) | Status::AskingVersion => debug!("{status}"),
                     Status::Fresh => info!("{status}"),
                 }
                 *known = status;
@@ -199,6 +212,7 @@ impl PolicyWatch {
             |resource: &&WatchedResource| resource.clock.touched().elapsed() >= self.stale_after;
         match self.resources.iter().find(stale) {
             _ if !unsynced.is_empty() => Status::Syncing(unsynced),
+            _ if !self.index.has_asked_for_version() => Status::AskingVersion,
             Some(resource) => Status::Stale(resource.watched),
             None => Status::Fresh,
         }
@@ -260,6 +274,7 @@ impl fmt::Display for Status {
                 let names: Vec<&str> = unsynced.iter().map(|watched| watched.resource()).collect();
                 write!(f, "waiting for the first list of {}", names.join(", "))
             }
+            Self::AskingVersion => f.write_str("waiting for the API server's version"),
             Self::Fresh => f.write_str("policies and cluster are known and watched"),
             Self::Stale(watched) => {
                 write!(
@@ -301,6 +316,8 @@ mod tests {
         resources: HashMap<&'static str, Vec<Value>>,
         watches: HashMap<&'static str, UnboundedSender<Value>>,
         down: bool,
+        /// Its minor version; `None`: it does not answer when it is asked.
+        minor: Option<&'static str>,
         requests: Vec<String>,
     }
 
@@ -331,10 +348,15 @@ mod tests {
         /// One that has all resources, without objects.
         fn empty() -> Self {
             let server = Self::default();
+            server.tell_minor(Some("36"));
             for (watched, _) in PATHS {
                 server.serve(watched, &[]);
             }
             server
+        }
+
+        fn tell_minor(&self, minor: Option<&'static str>) {
+            self.0.lock().unwrap().minor = minor;
         }
 
         fn serve(&self, watched: Watched, objects: &[Value]) {
@@ -374,6 +396,13 @@ mod tests {
                 .push(format!("{}?{query}", request.uri().path()));
             if state.down {
                 return None;
+            }
+            if request.uri().path() == "/version" {
+                let version = json!({
+                    "major": "1", "minor": state.minor?, "gitVersion": "", "gitCommit": "", "gitTreeState": "",
+                    "buildDate": "", "goVersion": "", "compiler": "", "platform": "",
+                });
+                return Some(answer(StatusCode::OK, stream::iter([version])));
             }
             let known = PATHS.iter().map(|(_, path)| *path);
             let path = known
@@ -466,6 +495,22 @@ mod tests {
             );
         }
 
+        async fn until_version(&mut self, expected: &str) {
+            let version = |set: &PolicySet| set.kubernetes_version().map(|known| known.to_string());
+            let reached = self
+                .policies
+                .wait_for(|set| version(set).as_deref() == Some(expected));
+            let reached = timeout(Duration::from_secs(1000), reached)
+                .await
+                .map(|seen| seen.is_ok());
+            assert_eq!(
+                reached,
+                Ok(true),
+                "not {expected} but {:?}",
+                version(&self.policies.borrow())
+            );
+        }
+
         async fn until_policies(&mut self, expected: &[&str]) {
             let in_force = |set: &PolicySet| {
                 let mut policies: Vec<String> = set
@@ -511,6 +556,36 @@ mod tests {
         running
             .until_policies(&["shop/a@1", "shop/b@1", "shop/d@1", "shop/e@1"])
             .await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn it_is_not_fresh_before_the_version_is_known() {
+        let server = ApiServer::empty();
+        server.tell_minor(None);
+        server.serve(Watched::PodHardeningPolicies, &[policy("a", "Restricted")]);
+        let mut running = run(&server);
+        running.until(Status::AskingVersion).await;
+        assert_eq!(running.policies.borrow().policy_count(), 0);
+        server.tell_minor(Some("33"));
+        running.until(Status::Fresh).await;
+        running.until_version("1.33").await;
+        running.until_policies(&["shop/a@1"]).await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_older_version_counts_at_once_and_a_newer_one_when_the_older_was_not_told_for_long()
+    {
+        let server = ApiServer::empty();
+        server.tell_minor(Some("34"));
+        let mut running = run(&server);
+        running.until_version("1.34").await;
+        server.tell_minor(Some("33"));
+        running.until_version("1.33").await;
+        let older = Instant::now();
+        server.tell_minor(Some("34"));
+        running.until_version("1.34").await;
+        let lasted = older.elapsed();
+        assert!(lasted >= Duration::from_secs(600), "{lasted:?}");
     }
 
     #[tokio::test(start_paused = true)]
@@ -643,7 +718,7 @@ mod tests {
         let requests = server.0.lock().unwrap().requests.clone();
         let lists: Vec<&String> = requests
             .iter()
-            .filter(|r| !r.contains("watch=true"))
+            .filter(|r| !r.contains("watch=true") && !r.starts_with("/version"))
             .collect();
         assert_eq!(lists.len(), Watched::ALL.len(), "{lists:?}");
         for list in lists {

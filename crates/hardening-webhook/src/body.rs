@@ -22,10 +22,15 @@ pub(crate) struct Share<'b> {
     bytes: usize,
 }
 
+/// How many times a body counts that does not announce its length. It is copied as it grows, and what it has
+/// grown out of is not free at once.
+const UNANNOUNCED: usize = 4;
+
 /// Collects a body of at most `limit` bytes, taking its memory from `share`.
 ///
-/// Most reviews arrive as one piece, which is then the body as it is; others are copied once, into a buffer
-/// of the size that the request announces.
+/// API servers announce the length of what they send, so it can be taken, or sent away, as a whole. Most reviews
+/// arrive as one piece, which is then the body as it is; others are copied once, into a buffer of the length
+/// announced. A body that announces nothing may be a quarter as large, and counts as four.
 pub(crate) async fn collect<B>(
     mut body: Pin<&mut B>,
     limit: usize,
@@ -35,9 +40,19 @@ where
     B: Body<Data = Bytes>,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    let announced = body.size_hint();
-    if announced.lower() > u64::try_from(limit).unwrap_or(u64::MAX) {
+    let hint = body.size_hint();
+    let announced = hint
+        .exact()
+        .map(|length| usize::try_from(length).unwrap_or(usize::MAX));
+    let (limit, counts) = match announced {
+        Some(_) => (limit, 1),
+        None => (limit / UNANNOUNCED, UNANNOUNCED),
+    };
+    if announced.is_some_and(|length| length > limit) {
         return Err(Refusal::TooLarge { limit });
+    }
+    if !share.covers(announced.unwrap_or(0)) {
+        return Err(Refusal::Overload);
     }
     let mut first = Bytes::new();
     let mut rest = Vec::new();
@@ -47,23 +62,23 @@ where
         let Ok(data) = frame.into_data() else {
             continue;
         };
-        if data.len() > limit.saturating_sub(first.len().max(rest.len())) {
+        let length = first.len().max(rest.len()).saturating_add(data.len());
+        if length > limit {
             return Err(Refusal::TooLarge { limit });
         }
-        if !share.grow(data.len()) {
+        if !share.covers(length * counts) {
             return Err(Refusal::Overload);
         }
         if first.is_empty() && rest.is_empty() {
             first = data;
-        } else {
-            if rest.is_empty() {
-                let announced = usize::try_from(announced.lower()).unwrap_or(limit);
-                rest.reserve_exact(announced.max(first.len() + data.len()));
-                rest.extend_from_slice(&first);
-                first = Bytes::new();
-            }
-            rest.extend_from_slice(&data);
+            continue;
         }
+        if rest.is_empty() {
+            rest.reserve_exact(announced.unwrap_or(length));
+            rest.extend_from_slice(&first);
+            first = Bytes::new();
+        }
+        rest.extend_from_slice(&data);
     }
     Ok(if rest.is_empty() { first } else { rest.into() })
 }
@@ -106,11 +121,17 @@ impl Budget {
 // === impl Share ===
 
 impl Share<'_> {
-    /// Takes more, if there is more.
-    fn grow(&mut self, bytes: usize) -> bool {
-        let before = self.budget.used.fetch_add(bytes, Ordering::Relaxed);
-        self.bytes += bytes;
-        before.saturating_add(bytes) <= self.budget.limit
+    /// Takes more, if there is more, until it is as many bytes.
+    ///
+    /// A body may be as large as what is left beside it. So a few bodies without an end never take all: the more
+    /// of them there are the smaller they must stay, and reviews of ordinary size get through.
+    fn covers(&mut self, bytes: usize) -> bool {
+        let more = bytes.saturating_sub(self.bytes);
+        let before = self.budget.used.fetch_add(more, Ordering::Relaxed);
+        self.bytes += more;
+        let used = before.saturating_add(more);
+        let left = self.budget.limit.saturating_sub(used);
+        self.bytes <= left
     }
 }
 

@@ -47,4 +47,4 @@ pub use policies::Policies;
 pub use probes::BoundProbes;
 pub use router::Router;
 pub use server::{BoundWebhook, CERTIFICATE_INTERVAL, ServeError, Webhook};
-pub use tls::{CertificateFiles, Certificates, TlsError};
+pub use tls::{CertificateFiles, Certificates, PemPair, TlsError};

@@ -8,7 +8,8 @@ use std::time::Duration;
 pub struct Limits {
     /// The largest body, in bytes. An API server takes 3 MiB at most, and an UPDATE carries the object twice.
     pub body: usize,
-    /// All bodies in memory at once, in bytes.
+    /// All bodies in memory at once, in bytes. None may be larger than what the others leave, so a single one must
+    /// fit in twice.
     pub buffered: usize,
     /// Reviews in flight.
     pub in_flight: usize,
@@ -42,7 +43,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             body: 7 << 20,
-            buffered: 64 << 20,
+            buffered: 16 << 20,
             in_flight: 1024,
             connections: 2048,
             metrics_connections: 64,

@@ -133,10 +133,11 @@ impl WebhookConnections {
         match timeout(self.limits.handshake, self.tls.accept(stream)).await {
             Ok(Ok(stream)) => {
                 let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+                // On the heap, so that a connection that never gets so far does not hold the room for both.
                 if is_http2 {
-                    self.http2(stream).await;
+                    Box::pin(self.http2(stream)).await;
                 } else {
-                    self.http1(stream).await;
+                    Box::pin(self.http1(stream)).await;
                 }
             }
             Ok(Err(error)) => {
@@ -238,7 +239,10 @@ fn is_unwelcome(error: &io::Error) -> bool {
 // === HTTP ===
 
 /// An API server's request has a dozen short headers.
-const LARGEST_HEAD: usize = 32 << 10;
+const LARGEST_HEAD: usize = 16 << 10;
+
+/// hyper would let a connection's buffer grow to twenty times as much, for whoever sends without an end.
+const LARGEST_READ: usize = LARGEST_HEAD + (4 << 10);
 
 /// HTTP/1.1 as both servers speak it.
 pub(crate) fn http1() -> http1::Builder {
@@ -246,7 +250,8 @@ pub(crate) fn http1() -> http1::Builder {
     // Its own timeout for heads would close connections that an API server still counts on.
     builder
         .header_read_timeout(None)
-        .max_header_size(LARGEST_HEAD);
+        .max_header_size(LARGEST_HEAD)
+        .max_buf_size(LARGEST_READ);
     builder
 }
 
@@ -259,7 +264,8 @@ fn reviews(
     service_fn(move |request| {
         let (router, under_way) = (router.clone(), activity.request());
         async move {
-            let response = router.respond(request).await;
+            // On the heap, so that a connection without a request does not hold the room for one.
+            let response = Box::pin(router.respond(request)).await;
             drop(under_way);
             Ok(response)
         }

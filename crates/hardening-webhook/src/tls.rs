@@ -4,16 +4,18 @@
 //! does to a mounted Secret, which is to swap a symbolic link of a directory above them. A pair that cannot
 //! be served, because it is torn or broken or has expired, changes nothing: the last good one stays.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
+use arc_swap::ArcSwapOption;
 use rustls::ServerConfig;
 use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use sha2::{Digest as _, Sha256};
 use time::OffsetDateTime;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::callers::Callers;
@@ -44,6 +46,9 @@ pub enum TlsError {
         /// Why.
         source: InvalidCertificate,
     },
+    /// What was handed over cannot be served.
+    #[error("use the certificate that was handed over")]
+    Published(#[source] InvalidCertificate),
     /// No CA could be made in memory.
     #[error("make a CA for {names}")]
     SelfSigned {
@@ -69,11 +74,23 @@ pub struct CertificateFiles {
     pub key: PathBuf,
 }
 
+/// A certificate with its key, as text, handed over by whoever knows where it is kept.
+#[derive(Clone, PartialEq, Eq)]
+pub struct PemPair {
+    /// The chain, the serving certificate first.
+    pub chain: Vec<u8>,
+    /// Its private key.
+    pub key: Vec<u8>,
+    /// The certificate of the CA that it is issued by, for when it expires; `None` where it is not at hand.
+    pub ca: Option<Vec<u8>>,
+}
+
 /// The certificate that is served, and where the next one comes from.
 #[derive(Debug)]
 pub struct Certificates {
     resolver: Arc<CertResolver>,
-    current: ServingCertificate,
+    /// `None` until there is one: no handshake succeeds before.
+    current: Option<ServingCertificate>,
     source: Source,
 }
 
@@ -84,6 +101,11 @@ enum Source {
         /// What was looked at last, good or bad.
         seen: Fingerprint,
     },
+    Published {
+        pairs: watch::Receiver<Option<PemPair>>,
+        /// What was looked at last, good or bad.
+        seen: Option<Fingerprint>,
+    },
     SelfSigned(Box<SelfSigned>),
 }
 
@@ -91,7 +113,7 @@ enum Source {
 #[derive(Debug)]
 pub(crate) struct CertResolver {
     // Every handshake reads it, so it must not be behind a lock.
-    current: ArcSwap<CertifiedKey>,
+    current: ArcSwapOption<CertifiedKey>,
 }
 
 /// What came of looking for a new certificate.
@@ -118,7 +140,14 @@ impl Certificates {
         let contents = Contents::read(&files).await?;
         let current = contents.parse(&files)?;
         let seen = contents.fingerprint();
-        Ok(Self::new(current, Source::Files { files, seen }))
+        Ok(Self::new(Some(current), Source::Files { files, seen }))
+    }
+
+    /// Takes certificates from a channel, the first one as well: until it is there, the server is not ready.
+    /// One that cannot be served changes nothing, and the end of the channel ends nothing.
+    #[must_use]
+    pub fn published(pairs: watch::Receiver<Option<PemPair>>) -> Self {
+        Self::new(None, Source::Published { pairs, seen: None })
     }
 
     /// Makes a CA and a certificate in memory, for these DNS names and addresses.
@@ -133,12 +162,13 @@ impl Certificates {
             source,
         })?;
         let current = ca.issue(now)?;
-        Ok(Self::new(current, Source::SelfSigned(Box::new(ca))))
+        Ok(Self::new(Some(current), Source::SelfSigned(Box::new(ca))))
     }
 
-    fn new(current: ServingCertificate, source: Source) -> Self {
+    fn new(current: Option<ServingCertificate>, source: Source) -> Self {
+        let key = current.as_ref().map(|current| Arc::clone(&current.key));
         let resolver = CertResolver {
-            current: ArcSwap::new(Arc::clone(&current.key)),
+            current: ArcSwapOption::new(key),
         };
         Self {
             resolver: Arc::new(resolver),
@@ -148,19 +178,19 @@ impl Certificates {
     }
 
     /// The certificate of the CA in memory, which clients must trust; `None` where the certificate comes from
-    /// files.
+    /// elsewhere.
     #[must_use]
     pub fn ca_pem(&self) -> Option<String> {
         match &self.source {
             Source::SelfSigned(ca) => Some(ca.ca_pem()),
-            Source::Files { .. } => None,
+            Source::Files { .. } | Source::Published { .. } => None,
         }
     }
 
-    /// The certificate in force.
+    /// The certificate in force; `None` as long as there was none.
     #[must_use]
-    pub fn current(&self) -> &ServingCertificate {
-        &self.current
+    pub fn current(&self) -> Option<&ServingCertificate> {
+        self.current.as_ref()
     }
 
     /// The TLS configuration of a server that always serves the certificate in force, to `callers`; `None`
@@ -189,11 +219,25 @@ impl Certificates {
     /// Looks for a new certificate, and puts it in force.
     pub async fn refresh(&mut self) -> Refreshed {
         let now = OffsetDateTime::now_utc();
+        let current = self.current.as_ref();
         let next = match &mut self.source {
-            Source::SelfSigned(_) if !SelfSigned::is_due(&self.current, now) => {
+            Source::SelfSigned(_)
+                if current.is_some_and(|current| !SelfSigned::is_due(current, now)) =>
+            {
                 return Refreshed::Unchanged;
             }
             Source::SelfSigned(ca) => ca.issue(now).map_err(TlsError::from),
+            Source::Published { pairs, seen } => {
+                let Some(pair) = pairs.borrow().clone() else {
+                    return Refreshed::Unchanged;
+                };
+                let fingerprint = pair.fingerprint();
+                if seen.replace(fingerprint) == Some(fingerprint) {
+                    return Refreshed::Unchanged;
+                }
+                let parsed = pair.parse(now.unix_timestamp());
+                parsed.map_err(TlsError::Published)
+            }
             Source::Files { files, seen } => {
                 let contents = Contents::read(files).await;
                 let fingerprint = Contents::fingerprint_of(&contents);
@@ -206,8 +250,8 @@ impl Certificates {
         };
         match next {
             Ok(next) => {
-                self.resolver.current.store(Arc::clone(&next.key));
-                self.current = next;
+                self.resolver.current.store(Some(Arc::clone(&next.key)));
+                self.current = Some(next);
                 Refreshed::Replaced
             }
             Err(error) => Refreshed::Kept(error),
@@ -225,12 +269,17 @@ impl Certificates {
         let mut ticks = tokio::time::interval(every);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         self.publish(&metrics, &condition);
-        while stop.run_until_cancelled(ticks.tick()).await.is_some() {
+        while stop
+            .run_until_cancelled(self.until_next_look(&mut ticks))
+            .await
+            .is_some()
+        {
             match self.refresh().await {
                 Refreshed::Unchanged => {}
                 Refreshed::Replaced => {
                     metrics.certificate_reload(Reload::Loaded);
-                    tracing::info!(expiry = self.current.expiry, "serving a new certificate");
+                    let expiry = self.current.as_ref().map(|current| current.expiry);
+                    tracing::info!(expiry, "serving a new certificate");
                 }
                 Refreshed::Kept(error) => {
                     metrics.certificate_reload(Reload::Refused);
@@ -245,10 +294,30 @@ impl Certificates {
         }
     }
 
+    /// Returns when the time has come, or a certificate is handed over.
+    async fn until_next_look(&mut self, ticks: &mut tokio::time::Interval) {
+        let handed_over = async {
+            if let Source::Published { pairs, .. } = &mut self.source
+                && pairs.changed().await.is_ok()
+            {
+                return;
+            }
+            std::future::pending::<()>().await;
+        };
+        tokio::select! {
+            _ = ticks.tick() => {}
+            () = handed_over => {}
+        }
+    }
+
     fn publish(&self, metrics: &Metrics, condition: &ReadyCondition) {
+        let Some(current) = &self.current else {
+            condition.unmet("there is no certificate yet");
+            return;
+        };
         let ServingCertificate {
             expiry, ca_expiry, ..
-        } = self.current;
+        } = *current;
         metrics.certificate(expiry, ca_expiry);
         if expiry > OffsetDateTime::now_utc().unix_timestamp() {
             condition.met();
@@ -258,11 +327,30 @@ impl Certificates {
     }
 }
 
+// === impl PemPair ===
+
+impl PemPair {
+    fn fingerprint(&self) -> Fingerprint {
+        let Self { chain, key, ca } = self;
+        Fingerprint::of(&[chain, key, ca.as_deref().unwrap_or_default()])
+    }
+
+    fn parse(&self, now: i64) -> Result<ServingCertificate, InvalidCertificate> {
+        ServingCertificate::from_pem(&self.chain, &self.key, self.ca.as_deref(), now)
+    }
+}
+
+impl fmt::Debug for PemPair {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PemPair").finish_non_exhaustive()
+    }
+}
+
 // === impl CertResolver ===
 
 impl ResolvesServerCert for CertResolver {
     fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        Some(self.current.load_full())
+        self.current.load_full()
     }
 }
 
@@ -369,18 +457,20 @@ mod tests {
         let ca = SelfSigned::new(&["localhost".to_owned()], then).unwrap();
         let issued = ca.issue(then).unwrap();
         let (old, ca_pem) = (issued.expiry, ca.ca_pem());
-        let mut certificates = Certificates::new(issued, Source::SelfSigned(Box::new(ca)));
+        let mut certificates = Certificates::new(Some(issued), Source::SelfSigned(Box::new(ca)));
         let refreshed = certificates.refresh().await;
         assert_eq!(
             matches!(refreshed, Refreshed::Replaced),
             replaced,
             "{days}: {refreshed:?}"
         );
-        assert_eq!(certificates.current().expiry > old, replaced, "{days}");
+        let expiry = certificates.current().unwrap().expiry;
+        assert_eq!(expiry > old, replaced, "{days}");
         // Clients that trust the CA need not be told.
         assert_eq!(certificates.ca_pem(), Some(ca_pem));
-        let served = certificates.resolver.current.load();
-        assert!(Arc::ptr_eq(&served, &certificates.current().key), "{days}");
+        let served = certificates.resolver.current.load_full().unwrap();
+        let current = certificates.current().unwrap();
+        assert!(Arc::ptr_eq(&served, &current.key), "{days}");
         assert!(
             matches!(certificates.refresh().await, Refreshed::Unchanged),
             "{days}"

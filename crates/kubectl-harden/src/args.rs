@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum, ValueHint};
 use clap_complete::Shell;
+use hardening_engine::KubernetesVersion;
 
 use crate::audit::Labels;
 use crate::audit::model::Level;
@@ -149,6 +150,9 @@ pub(crate) struct ExplainArgs {
     pub(crate) namespace: NamespaceArgs,
 
     #[command(flatten)]
+    pub(crate) kubernetes: KubernetesArgs,
+
+    #[command(flatten)]
     pub(crate) cluster: ClusterArgs,
 
     /// How to print it.
@@ -213,6 +217,9 @@ pub(crate) struct AuditArgs {
     /// level=restricted (below that level today). Several with commas.
     #[arg(long, value_name = "WHAT", value_delimiter = ',')]
     pub(crate) fail_on: Vec<FailOn>,
+
+    #[command(flatten)]
+    pub(crate) kubernetes: KubernetesArgs,
 
     #[command(flatten)]
     pub(crate) cluster: ClusterArgs,
@@ -442,6 +449,9 @@ pub(crate) struct InputArgs {
     pub(crate) namespace: NamespaceArgs,
 
     #[command(flatten)]
+    pub(crate) kubernetes: KubernetesArgs,
+
+    #[command(flatten)]
     pub(crate) cluster: ClusterArgs,
 
     /// Also tell, on standard error, of every default that a guard holds back, and of objects that no
@@ -465,6 +475,15 @@ pub(crate) struct NamespaceArgs {
     /// asked, else "default".
     #[arg(short, long, value_name = "NAMESPACE")]
     pub(crate) namespace: Option<String>,
+}
+
+/// What the API server is that the pods are for.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct KubernetesArgs {
+    /// The version of Kubernetes that the pods are for, such as 1.33: a field that it does not have is held
+    /// back. Without it: that of the cluster where one is asked, else one that has every field.
+    #[arg(long, value_name = "VERSION")]
+    pub(crate) kubernetes_version: Option<KubernetesVersion>,
 }
 
 /// How to reach the cluster, where it is asked.

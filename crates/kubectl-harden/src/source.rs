@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, bail};
 use hardening_api::{API_VERSION, PolicyKind};
-use hardening_engine::{Field, PolicySet};
+use hardening_engine::{Field, KubernetesVersion, Policy, PolicySet};
 use hardening_manifests::{Manifest, Object, Source, objects, policy_set, read};
 use kube::config::{KubeConfigOptions, Kubeconfig, KubeconfigError};
 use kube::{Client, Config};
@@ -88,11 +88,13 @@ impl Policies {
 
     /// What is needed to plan for the workloads' pods. `input` are the manifests that the workloads come
     /// from: the namespaces and service accounts among them count where nothing else is known of them.
+    /// `kubernetes` is the version that the pods are for; `None`: the cluster's, where one is asked.
     pub(crate) fn for_workloads(
         &self,
         workloads: &[Workload<'_>],
         input: &[Manifest],
         namespace: &str,
+        kubernetes: Option<KubernetesVersion>,
     ) -> anyhow::Result<Known> {
         let (mut known, mut warnings) = match self {
             Self::Files { manifests, .. } => (manifests.clone(), Vec::new()),
@@ -114,6 +116,12 @@ impl Policies {
                 }
             }
         }
+        set.set_kubernetes_version(match self {
+            Self::Cluster(cluster) if kubernetes.is_none() && depends_on_version(&set) => {
+                cluster.version_or_warning(&mut warnings)?
+            }
+            Self::Files { .. } | Self::Cluster(_) => kubernetes,
+        });
         // In a cluster a broken policy is without effect, and harms no other.
         warnings.extend(
             problems
@@ -164,6 +172,12 @@ pub(crate) fn uses(set: &PolicySet, field: Field) -> bool {
         .any(|policy| policy.fields().any(|used| used == field))
 }
 
+/// Whether there are versions of Kubernetes without a field that the policies set.
+fn depends_on_version(set: &PolicySet) -> bool {
+    let mut fields = set.policies().flat_map(Policy::fields);
+    fields.any(|field| field.row().since.is_some())
+}
+
 // === impl Cluster ===
 
 impl Cluster {
@@ -205,6 +219,22 @@ impl Cluster {
         let what = format!("get namespace {name}");
         let answer = self.one(&path, ("v1", "Namespace"), &what);
         self.runtime.block_on(answer)
+    }
+
+    /// The API server's version; where it does not tell, that, as a warning.
+    fn version_or_warning(
+        &self,
+        warnings: &mut Vec<String>,
+    ) -> anyhow::Result<Option<KubernetesVersion>> {
+        match self.kubernetes_version() {
+            Err(error) if error.is::<Refused>() => {
+                warnings.push(format!(
+                    "warning: {error:#}: it is taken to have every field, unless --kubernetes-version says which it has"
+                ));
+                Ok(None)
+            }
+            told => told,
+        }
     }
 
     /// The roles and bindings of all namespaces.

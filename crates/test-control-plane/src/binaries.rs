@@ -20,8 +20,14 @@ use crate::{
     progress::{Progress, Reporter},
 };
 
-/// This repository's Go module.
-const MODULE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/control-plane");
+/// This repository's Go modules: a folder for each minor version of Kubernetes.
+const MODULES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/control-plane");
+
+/// The newest minor version of Kubernetes that can be built, and the one that is where no other is asked for.
+pub const NEWEST_KUBERNETES: &str = "1.36";
+
+/// Names another minor version to build, such as 1.33.
+const MINOR: &str = "TEST_KUBERNETES_MINOR";
 
 /// A program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -91,11 +97,11 @@ pub struct Binaries {
 }
 
 impl Binaries {
-    /// The folder that `KUBEBUILDER_ASSETS` names; without that variable, what is built of this
-    /// repository's Go module `tests/control-plane`, now if it never was. A first build takes
-    /// minutes and blocks.
+    /// The folder that `KUBEBUILDER_ASSETS` names; without that variable, what is built of one of this
+    /// repository's Go modules in `tests/control-plane`, now if it never was: that of the minor version which
+    /// `TEST_KUBERNETES_MINOR` names, without it the newest. A first build takes minutes and blocks.
     pub fn locate_or_build(progress: Progress) -> Result<Self, Error> {
-        Self::locate_or_build_from(Path::new(MODULE), progress)
+        Self::locate_or_build_from(&module(|name| env::var_os(name)), progress)
     }
 
     /// As [`locate_or_build`](Self::locate_or_build), with another Go module.
@@ -118,7 +124,7 @@ impl Binaries {
         if Tool::NODE.iter().all(|tool| self.path(*tool).is_ok()) {
             return Ok(self.clone());
         }
-        let module = GoModule::read(Path::new(MODULE), "go")?;
+        let module = GoModule::read(&module(|name| env::var_os(name)), "go")?;
         build_once(&module, NODE, &cache()?, progress)
     }
 
@@ -168,6 +174,12 @@ const NODE: Set = Set {
     minutes: 2,
     tools: &Tool::NODE,
 };
+
+/// The folder of the Go module to build.
+fn module(variable: impl Fn(&str) -> Option<OsString>) -> PathBuf {
+    let minor = variable(MINOR).filter(|minor| !minor.is_empty());
+    Path::new(MODULES).join(minor.unwrap_or_else(|| NEWEST_KUBERNETES.into()))
+}
 
 fn cache() -> Result<PathBuf, Error> {
     cache_directory(|name| env::var_os(name)).ok_or(Error::NoCacheDirectory)
@@ -309,6 +321,22 @@ mod tests {
             Some("/users/me/.cache/pod-hardening".into())
         );
         assert_eq!(with(&[]), None);
+    }
+
+    #[test]
+    fn the_newest_version_is_built_unless_another_one_is_named() {
+        for (named, folder) in [
+            (None, NEWEST_KUBERNETES),
+            (Some(""), NEWEST_KUBERNETES),
+            (Some("1.33"), "1.33"),
+        ] {
+            let module = module(|name| {
+                assert_eq!(name, MINOR);
+                named.map(Into::into)
+            });
+            assert!(module.ends_with(folder), "{named:?}: {}", module.display());
+            GoModule::read(&module, "go").unwrap();
+        }
     }
 
     #[test]

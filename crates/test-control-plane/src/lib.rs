@@ -50,7 +50,7 @@ mod relay;
 mod workspace;
 
 pub use self::{
-    binaries::{Binaries, Tool},
+    binaries::{Binaries, NEWEST_KUBERNETES, Tool},
     control_plane::ControlPlane,
     error::Error,
     node::{Image, NAMED_USER, Node, Unsupported},

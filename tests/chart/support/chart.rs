@@ -52,6 +52,8 @@ pub(crate) const RENDERINGS: [(&str, &[&str]); 7] = [
             "excludedNamespaces={monitoring,backup}",
             "webhook.replicas=5",
             "webhook.port=10250",
+            "webhook.clients.ca=-----BEGIN CERTIFICATE-----",
+            "webhook.clients.names={kube-apiserver,kube-apiserver-standby}",
             "webhook.extraArgs={--worker-threads=4}",
             "webhook.podAnnotations.team=platform",
             "webhook.podLabels.team=platform",

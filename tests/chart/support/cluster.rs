@@ -1,7 +1,7 @@
 //! A control plane of a test's own: what the chart makes has fixed names and is the whole cluster's.
 
 use std::io::Write as _;
-use std::path::PathBuf;
+use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 use base64::Engine as _;
@@ -9,7 +9,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 use test_control_plane::{ControlPlane, ControlPlaneOptions};
 
-use super::api::{Api, Refusal, bare_namespace};
+use super::api::{Api, Refusal, bare_namespace, until};
 use super::chart::{self, NAMESPACE, printed, text};
 
 pub(crate) struct Cluster {
@@ -30,33 +30,47 @@ const AUDIT_WRITES: &str = r#"{
     "rules": [{"level": "Metadata", "verbs": ["create", "patch", "delete"]}]
 }"#;
 
-/// CRDs of others, by the Go module that has them, its checksum, the folder there, and the kinds that the chart
-/// makes.
-const OF_OTHERS: [(&str, &str, &str, &[&str]); 2] = [
-    (
-        "github.com/cert-manager/cert-manager@v1.21.2",
-        "h1:UWgoYM+KLNtRlqmoWOKjKBOBUPVHeepQ6/ac3ERJW68=",
-        "deploy/crds",
-        &["cert-manager.io_certificates", "cert-manager.io_issuers"],
-    ),
-    (
-        "github.com/prometheus-operator/prometheus-operator@v0.85.0",
-        "h1:M5xLCLEoaW2IJfnuCwFzzpL+jSVQu3KGT84Pye+fW8s=",
-        "example/prometheus-operator-crd",
-        &[
-            "monitoring.coreos.com_podmonitors",
-            "monitoring.coreos.com_servicemonitors",
-            "monitoring.coreos.com_prometheusrules",
-        ],
-    ),
+/// CRDs of others.
+struct OfOthers {
+    /// The Go module that has them.
+    module: &'static str,
+    /// Its checksum, as Go has it.
+    sum: &'static str,
+    /// The folder there.
+    folder: &'static str,
+    group: &'static str,
+    /// Those that the chart makes objects of.
+    plurals: &'static [&'static str],
+}
+
+const OF_OTHERS: [OfOthers; 2] = [
+    OfOthers {
+        module: "github.com/cert-manager/cert-manager@v1.21.2",
+        sum: "h1:UWgoYM+KLNtRlqmoWOKjKBOBUPVHeepQ6/ac3ERJW68=",
+        folder: "deploy/crds",
+        group: "cert-manager.io",
+        plurals: &["certificates", "issuers"],
+    },
+    OfOthers {
+        module: "github.com/prometheus-operator/prometheus-operator@v0.85.0",
+        sum: "h1:M5xLCLEoaW2IJfnuCwFzzpL+jSVQu3KGT84Pye+fW8s=",
+        folder: "example/prometheus-operator-crd",
+        group: "monitoring.coreos.com",
+        plurals: &["podmonitors", "servicemonitors", "prometheusrules"],
+    },
 ];
 
 impl Cluster {
     /// Starts one that has our namespace and another, [`SHOP`]. Nothing but a test changes what is in it: there is
     /// no controller manager.
     pub(crate) async fn start() -> Self {
+        Self::with_controllers(false).await
+    }
+
+    /// As [`Self::start`], but that controllers make pods of Deployments, if so. There is no node for them.
+    pub(crate) async fn with_controllers(controller_manager: bool) -> Self {
         let options = ControlPlaneOptions {
-            controller_manager: false,
+            controller_manager,
             audit_policy: Some(AUDIT_WRITES.to_owned()),
             ..ControlPlaneOptions::default()
         };
@@ -76,24 +90,28 @@ impl Cluster {
         Api::of(&self.control_plane)
     }
 
-    /// Installs the CRDs of cert-manager and of the Prometheus operator.
-    pub(crate) fn install_crds_of_others(&self) {
-        for (module, sum, folder, names) in OF_OTHERS {
+    /// Installs the CRDs of cert-manager and of the Prometheus operator, and waits until they are served.
+    pub(crate) async fn install_crds_of_others(&self) {
+        let api = self.api();
+        for of_others in OF_OTHERS {
             let downloaded = Command::new("go")
-                .args(["mod", "download", "-json", module])
+                .args(["mod", "download", "-json", of_others.module])
                 .current_dir(self.control_plane.directory())
                 .output()
                 .unwrap();
             let module: Value = serde_json::from_str(&printed(downloaded)).unwrap();
-            assert_eq!(module["Sum"], sum, "{module:#}");
-            for name in names {
-                let crd = PathBuf::from(module["Dir"].as_str().unwrap())
-                    .join(folder)
-                    .join(format!("{name}.yaml"));
-                let file = ["--filename", crd.to_str().unwrap()];
-                printed(self.kubectl(&["create", file[0], file[1]], ""));
-                let established = ["wait", "--for=condition=Established", file[0], file[1]];
-                printed(self.kubectl(&established, ""));
+            assert_eq!(module["Sum"], of_others.sum, "{module:#}");
+            let folder = Path::new(module["Dir"].as_str().unwrap()).join(of_others.folder);
+            let group = of_others.group;
+            for plural in of_others.plurals {
+                let crd = folder.join(format!("{group}_{plural}.yaml"));
+                let file = format!("--filename={}", crd.display());
+                printed(self.kubectl(&["create", &file], ""));
+                let path = format!("/apis/{group}/v1/{plural}");
+                until(&format!("{path} is served"), async || {
+                    api.get(&path).await.ok()
+                })
+                .await;
             }
         }
     }

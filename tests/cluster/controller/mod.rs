@@ -2,6 +2,7 @@
 //! server has acknowledged a change.
 
 mod callers;
+mod canary;
 mod freshness;
 mod outages;
 mod pods;

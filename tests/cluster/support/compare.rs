@@ -42,9 +42,14 @@ pub(crate) fn normalised(stored: &Value, posted: &Value) -> Value {
 }
 
 /// A stored pod without what the API server adds after all webhooks: it turns a legacy AppArmor annotation
-/// into the container's field.
+/// into the container's field, and up to 1.33 the field into an annotation.
 pub(crate) fn as_the_webhook_saw_it(stored: &Value, posted: &Value) -> Value {
     let mut pod = stored.clone();
+    if let Some(Value::Object(annotations)) = pod["metadata"].get_mut("annotations") {
+        let posted = &posted["metadata"]["annotations"];
+        annotations.retain(|key, _| !key.starts_with(APP_ARMOR) || posted.get(key).is_some());
+    }
+    drop_if_empty(&mut pod["metadata"], "annotations");
     let annotations = pod["metadata"]["annotations"].clone();
     let wrote: Vec<String> = containers(&posted["spec"])
         .filter(|container| {

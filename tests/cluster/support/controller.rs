@@ -17,7 +17,7 @@ const GRACE: Duration = Duration::from_secs(20);
 /// The name of what the controller registers.
 pub(crate) const REGISTRATION: &str = "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/pod-hardening-self-registered";
 
-/// `hardening-controller run`, registered by its URL. It ends with this value.
+/// `hardening-controller`, most often `run` registered by its URL. It ends with this value.
 pub(crate) struct Controller {
     program: Program,
     metrics: SocketAddr,
@@ -43,17 +43,13 @@ impl Controller {
             format!("--listen={listen}"),
             format!("--metrics-listen={metrics}"),
             "--shutdown-delay=0s".to_owned(),
-            "--log-format=json".to_owned(),
         ];
+        if !more.iter().any(|flag| flag.starts_with("--log-format")) {
+            arguments.push("--log-format=json".to_owned());
+        }
         arguments.extend_from_slice(more);
-        let path = Path::new(env!("CARGO_BIN_EXE_controller-under-test"));
-        let program = control_plane.run(name, path, &arguments).unwrap();
-        let mut controller = Self { program, metrics };
-        until("the controller is ready", async || {
-            controller.program.check().unwrap();
-            (controller.get("/readyz").await?.0 == 200).then_some(())
-        })
-        .await;
+        let mut controller = Self::run(control_plane, name, metrics, &arguments);
+        controller.until_ready().await;
         let api = Api::of(control_plane);
         until("the controller is registered", async || {
             let registration = api.get(REGISTRATION).await.ok()?;
@@ -62,6 +58,27 @@ impl Controller {
         })
         .await;
         controller
+    }
+
+    /// Starts the program with these arguments, by which it answers probes at `metrics`.
+    pub(crate) fn run(
+        control_plane: &ControlPlane,
+        name: &str,
+        metrics: SocketAddr,
+        arguments: &[String],
+    ) -> Self {
+        let path = Path::new(env!("CARGO_BIN_EXE_controller-under-test"));
+        let program = control_plane.run(name, path, arguments).unwrap();
+        Self { program, metrics }
+    }
+
+    /// Waits until it is ready.
+    pub(crate) async fn until_ready(&mut self) {
+        until("the controller is ready", async || {
+            self.program.check().unwrap();
+            (self.get("/readyz").await?.0 == 200).then_some(())
+        })
+        .await;
     }
 
     /// What its port for probes and scrapes answers: status and body; `None` where nobody listens.
@@ -77,7 +94,7 @@ impl Controller {
         Some((status, body.to_owned()))
     }
 
-    /// The value of a metric, summed over its labels.
+    /// The value of a metric, summed over its labels; or of one series, given with its labels.
     pub(crate) async fn metric(&self, name: &str) -> f64 {
         let (_, page) = self.get("/metrics").await.unwrap();
         let of_metric = page.lines().filter(|line| {
@@ -88,10 +105,15 @@ impl Controller {
         values.sum()
     }
 
+    /// All that it has logged, as it stands in the file.
+    pub(crate) fn log_text(&self) -> String {
+        std::fs::read_to_string(self.program.log_path()).unwrap()
+    }
+
     /// The lines that it has logged.
     pub(crate) fn log(&self) -> Vec<Value> {
-        let text = std::fs::read_to_string(self.program.log_path()).unwrap();
-        text.lines()
+        self.log_text()
+            .lines()
             .map(|line| serde_json::from_str(line).unwrap_or_else(|_| line.into()))
             .collect()
     }

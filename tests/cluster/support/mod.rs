@@ -18,5 +18,6 @@ pub(crate) mod shrink;
 pub(crate) mod tally;
 #[path = "../../support/tell.rs"]
 pub(crate) mod tell;
+pub(crate) mod version;
 #[path = "../../support/webhook.rs"]
 pub(crate) mod webhook;

@@ -166,6 +166,10 @@ fn bad_input_is_one_line_that_names_it_and_exit_code_1() {
             "run --tls-cert tls.crt --tls-key tls.key --service system/webhook --kubeconfig kubeconfig",
             vec!["Connection refused"],
         ),
+        (
+            "run --service system/webhook --kubeconfig kubeconfig",
+            vec!["Connection refused"],
+        ),
     ];
     for (line, parts) in cases {
         // The case's own flags go before.
@@ -218,8 +222,30 @@ fn wrong_usage_is_exit_code_2() {
             "no API server would trust a certificate made in memory",
         ),
         (
-            "run --service system/webhook",
-            "--service needs a certificate from files (--tls-cert and --tls-key)",
+            "run --service system/webhook --tls-secret a --tls-cert tls.crt --tls-key tls.key",
+            "cannot be used with",
+        ),
+        ("run --tls-secret a", "--service"),
+        (
+            "run --webhook-url https://webhook --tls-secret a",
+            "cannot be used with",
+        ),
+        ("manage --tls-leaf-lifetime 1d", "--service"),
+        (
+            "manage --service a/b --tls-leaf-lifetime 9s",
+            "it must be between 10s and 3650d",
+        ),
+        (
+            "manage --service a/b --tls-ca-lifetime 3651d",
+            "it must be between 10s and 3650d",
+        ),
+        (
+            "manage --service a/b --tls-leaf-lifetime 30d --tls-ca-lifetime 59d",
+            "--tls-ca-lifetime must be at least twice --tls-leaf-lifetime",
+        ),
+        (
+            "manage --service a/b --tls-secret a --tls-ca-secret a",
+            "--tls-secret and --tls-ca-secret must differ",
         ),
         (
             "run --service webhook --tls-cert tls.crt --tls-key tls.key",
@@ -272,7 +298,7 @@ fn every_flag_is_an_environment_variable_too() {
         error.starts_with("error: absent.yaml: No such file"),
         "{error}"
     );
-    for (command, flags) in [("run", 16), ("manage", 4), ("serve", 12)] {
+    for (command, flags) in [("run", 19), ("manage", 11), ("serve", 14)] {
         let help = program().args([command, "--help"]).output().unwrap();
         let help = String::from_utf8(help.stdout).unwrap();
         // The examples have flags too, and texts may be wrapped before one.

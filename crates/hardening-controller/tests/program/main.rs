@@ -5,6 +5,8 @@ mod bad_input;
 #[cfg(test)]
 mod crds;
 #[cfg(test)]
+mod hostile;
+#[cfg(test)]
 mod serving;
 #[cfg(test)]
 mod support;

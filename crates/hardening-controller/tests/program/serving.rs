@@ -18,6 +18,11 @@ spec: {pod: {securityContext: {runAsNonRoot: true}}}
 
 /// A folder with a policy in `policies/`, and a server of it with its CA in `ca.crt`.
 fn serve(more: &[&str]) -> (TempDir, Server) {
+    serve_with(None, more)
+}
+
+/// As [`serve`], with few file descriptors at first.
+pub(crate) fn serve_with(files: Option<usize>, more: &[&str]) -> (TempDir, Server) {
     let folder = tempfile::tempdir().unwrap();
     let policies = folder.path().join("policies");
     fs::create_dir(&policies).unwrap();
@@ -30,11 +35,11 @@ fn serve(more: &[&str]) -> (TempDir, Server) {
         "--write-ca",
         ca.to_str().unwrap(),
     ];
-    let server = Server::start(&[&args, more].concat());
+    let server = Server::start(files, &[&args, more].concat());
     (folder, server)
 }
 
-fn ca(folder: &TempDir) -> std::path::PathBuf {
+pub(crate) fn ca(folder: &TempDir) -> std::path::PathBuf {
     folder.path().join("ca.crt")
 }
 

@@ -57,9 +57,22 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// Starts the program on any free ports, and waits until it serves.
-    pub(crate) fn start(args: &[&str]) -> Self {
-        let mut child = program()
+    /// Starts the program on any free ports, and waits until it serves. With `files` it may at first open only
+    /// so many.
+    pub(crate) fn start(files: Option<usize>, args: &[&str]) -> Self {
+        let mut command = match files {
+            None => program(),
+            Some(files) => {
+                let mut shell = Command::new("sh");
+                shell
+                    .env_clear()
+                    .args(["-c", "ulimit -S -n \"$1\"; shift; exec \"$@\"", "sh"])
+                    .arg(files.to_string())
+                    .arg(env!("CARGO_BIN_EXE_hardening-controller"));
+                shell
+            }
+        };
+        let mut child = command
             .args(args)
             .args([
                 "--listen",
@@ -114,6 +127,10 @@ impl Server {
         }
     }
 
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     pub(crate) fn terminate(&self) {
         let killed = Command::new("kill")
             .arg(self.child.id().to_string())
@@ -142,9 +159,9 @@ impl Drop for Server {
     }
 }
 
-/// Asks the API server's question about a pod of namespace `shop`, and gives the answer's patch.
-pub(crate) async fn review(address: SocketAddr, ca: &Path) -> Value {
-    let review = json!({
+/// The API server's question about a pod of a namespace.
+pub(crate) fn review_of(namespace: &str) -> Value {
+    json!({
         "apiVersion": "admission.k8s.io/v1",
         "kind": "AdmissionReview",
         "request": {
@@ -152,32 +169,53 @@ pub(crate) async fn review(address: SocketAddr, ca: &Path) -> Value {
             "kind": {"group": "", "version": "v1", "kind": "Pod"},
             "resource": {"group": "", "version": "v1", "resource": "pods"},
             "name": "app",
-            "namespace": "shop",
+            "namespace": namespace,
             "operation": "CREATE",
             "object": {
                 "apiVersion": "v1",
                 "kind": "Pod",
-                "metadata": {"name": "app", "namespace": "shop"},
+                "metadata": {"name": "app", "namespace": namespace},
                 "spec": {"containers": [{"name": "app", "image": "app"}]},
             },
         },
-    });
+    })
+}
+
+pub(crate) type TlsStream = tokio_rustls::client::TlsStream<TcpStream>;
+
+/// A connection for HTTP/1.1 that trusts this CA.
+pub(crate) async fn tls(address: SocketAddr, ca: &Path) -> std::io::Result<TlsStream> {
+    tls_speaking(address, ca, &[]).await
+}
+
+/// A connection for these protocols, by their names in ALPN.
+pub(crate) async fn tls_speaking(
+    address: SocketAddr,
+    ca: &Path,
+    protocols: &[&[u8]],
+) -> std::io::Result<TlsStream> {
     let mut roots = RootCertStore::empty();
     roots
         .add(CertificateDer::from_pem_file(ca).unwrap())
         .unwrap();
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let config = ClientConfig::builder_with_provider(provider)
+    let mut config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .unwrap()
         .with_root_certificates(roots)
         .with_no_client_auth();
-    let tcp = TcpStream::connect(address).await.unwrap();
+    config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
+    let tcp = TcpStream::connect(address).await?;
     let name = ServerName::from(address.ip());
-    let tls = TlsConnector::from(Arc::new(config))
+    TlsConnector::from(Arc::new(config))
         .connect(name, tcp)
         .await
-        .unwrap();
+}
+
+/// Asks about a pod of namespace `shop`, and gives the answer's patch.
+pub(crate) async fn review(address: SocketAddr, ca: &Path) -> Value {
+    let review = review_of("shop");
+    let tls = tls(address, ca).await.unwrap();
     let (status, body) = send(
         TokioIo::new(tls),
         Method::POST,

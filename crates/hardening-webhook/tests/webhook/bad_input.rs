@@ -121,14 +121,16 @@ fn http_cases() -> Vec<Case> {
         "no Content-Encoding is accepted",
     );
     let encoded = |encoding| [JSON[0], ("content-encoding", encoding)];
-    let too_large = |name, body| Case {
+    let too_large = |name, body, message| Case {
         name,
         request: request("POST", "/mutate", JSON, body),
         status: 413,
         reason: "RequestEntityTooLarge",
-        message: "larger than 7340032 bytes",
+        message,
         uid: false,
     };
+    let (whole_limit, unannounced_limit) =
+        ("larger than 7340032 bytes", "larger than 1835008 bytes");
     vec![
         http("another path", ("POST", "/validate", JSON), path),
         http("the root", ("POST", "/", JSON), path),
@@ -175,17 +177,23 @@ fn http_cases() -> Vec<Case> {
             ("POST", "/mutate", &encoded("identity, br")),
             encoding,
         ),
-        too_large("8 MiB, announced", whole(vec![b' '; 8 << 20])),
+        too_large("8 MiB, announced", whole(vec![b' '; 8 << 20]), whole_limit),
         too_large(
             "8 MiB, not announced",
             pieces((0..128).map(|_| Ok(Bytes::from(vec![b' '; 64 << 10])))),
+            unannounced_limit,
         ),
-        too_large("one byte too many", whole(vec![b' '; (7 << 20) + 1])),
+        too_large(
+            "one byte too many",
+            whole(vec![b' '; (7 << 20) + 1]),
+            whole_limit,
+        ),
         too_large(
             "without an end",
             pieces(std::iter::repeat_with(|| {
                 Ok(Bytes::from_static(&[b' '; 64 << 10]))
             })),
+            unannounced_limit,
         ),
         Case {
             request: request(

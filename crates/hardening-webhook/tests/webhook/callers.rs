@@ -79,6 +79,13 @@ impl Judged {
         self.folder.path().join("ca.crt")
     }
 
+    /// Swaps the file, so that nobody sees half of it.
+    fn put(&self, text: &str) {
+        let new = self.file().with_extension("new");
+        std::fs::write(&new, text).unwrap();
+        std::fs::rename(new, self.file()).unwrap();
+    }
+
     /// Whether a caller gets an answer. With TLS 1.3 it learns only after the handshake that it does not.
     async fn answers(&self, protocol: Protocol, shown: Option<&Pair>) -> bool {
         let ca = self.server.ca_pem.as_deref().unwrap();
@@ -139,11 +146,11 @@ async fn a_new_ca_counts_without_a_restart_and_a_broken_file_changes_nothing() {
     let answers = |shown| judged.answers(Protocol::Http1, Some(shown));
 
     // Both, as while one takes the other's place.
-    std::fs::write(judged.file(), old.0.pem() + &new.0.pem()).unwrap();
+    judged.put(&(old.0.pem() + &new.0.pem()));
     eventually("the new one is trusted", || answers(&by_new)).await;
     assert!(answers(&by_old).await);
 
-    std::fs::write(judged.file(), new.0.pem()).unwrap();
+    judged.put(&new.0.pem());
     eventually("the old one is no longer trusted", || async {
         !answers(&by_old).await
     })
@@ -153,17 +160,15 @@ async fn a_new_ca_counts_without_a_restart_and_a_broken_file_changes_nothing() {
         "no PEM",
         "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
     ] {
-        // A file is swapped, so that nobody sees half of it.
-        std::fs::write(judged.file().with_extension("new"), broken).unwrap();
         let refused = judged.server.metric(REFUSED).await;
-        std::fs::rename(judged.file().with_extension("new"), judged.file()).unwrap();
+        judged.put(broken);
         judged.server.until_metric(REFUSED, refused + 1.0).await;
         assert!(answers(&by_new).await, "{broken}");
     }
     std::fs::remove_file(judged.file()).unwrap();
     judged.server.until_metric(REFUSED, 4.0).await;
     assert!(answers(&by_new).await);
-    std::fs::write(judged.file(), old.0.pem()).unwrap();
+    judged.put(&old.0.pem());
     eventually("the old one is trusted again", || answers(&by_old)).await;
     assert!(!answers(&by_new).await);
     judged.server.end().await;

@@ -70,27 +70,39 @@ async fn reviews_beyond_the_cap_are_sent_away_and_told_when_to_come_back() {
     );
 }
 
+/// A body may be as large as what those beside it leave: large ones are sent away before they take all.
 #[tokio::test]
 async fn bodies_beyond_what_memory_is_set_aside_for_are_sent_away() {
+    let review = recorded("create-deployment-pod");
     let limits = Limits {
-        buffered: 20_000,
+        buffered: 40 * review.len(),
         ..Limits::default()
     };
     let service = Service::with(limits, Arc::new(Engine));
     let (sender, body) = sent_later();
     let mut held = pin!(service.send(post(body)));
-    let review = recorded("create-deployment-pod");
-    sender.unbounded_send(vec![b' '; 19_000].into()).unwrap();
+    // It does not announce its length, so it counts as four.
+    let half = vec![b' '; 5 * review.len()];
+    sender.unbounded_send(half.clone().into()).unwrap();
     assert!(poll!(&mut held).is_pending());
 
-    assert_eq!(
-        service.post(review.clone()).await.status,
-        StatusCode::SERVICE_UNAVAILABLE
-    );
-    // What the first one holds is given back with its answer.
+    // Of what is left, half is for one.
+    let announced = Full::from(vec![b' '; 11 * review.len()]);
+    let refused = service.send(post(announced)).await;
+    assert_eq!(refused.status, StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(refused.headers["retry-after"], "1");
+    assert!(service.post(review.clone()).await.is_patched());
+    // It may not grow on either.
+    sender.unbounded_send(Bytes::from_static(b" ")).unwrap();
     drop(sender);
-    assert_eq!(held.await.status, StatusCode::BAD_REQUEST);
+    assert_eq!(held.await.status, StatusCode::SERVICE_UNAVAILABLE);
+
+    // What was held is given back.
     for _ in 0..10 {
+        assert_eq!(
+            service.post(half.clone()).await.status,
+            StatusCode::BAD_REQUEST
+        );
         assert!(service.post(review.clone()).await.is_patched());
     }
 }

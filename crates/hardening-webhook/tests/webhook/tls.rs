@@ -4,7 +4,7 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 use hardening_webhook::tls::Refreshed;
-use hardening_webhook::{CertificateFiles, Certificates};
+use hardening_webhook::{CertificateFiles, Certificates, PemPair};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use rustls::pki_types::CertificateDer;
 use time::{Duration, OffsetDateTime};
@@ -175,6 +175,83 @@ async fn when_it_expires_can_be_seen() {
     server.end().await;
 }
 
+/// A CA that is no file of its own is told of where the chain has it.
+#[tokio::test]
+async fn when_the_ca_expires_can_be_seen_from_the_chain_too() {
+    let mount = Mount::new();
+    let pair = mount.pair("one", MONTH);
+    let chain = pair.certificate.clone() + &mount.ca.pem();
+    mount.put("v1", &[("tls.crt", &chain), ("tls.key", &pair.key)]);
+    let server = Setup {
+        certificates: Certificates::from_files(mount.files()).await.unwrap(),
+        ..Setup::new()
+    }
+    .start()
+    .await;
+    server.readiness.until_ready().await;
+    let series = "podhardening_certificate_expiry_timestamp_seconds{certificate=\"ca\"}";
+    let expected = (OffsetDateTime::now_utc() + Duration::days(20)).unix_timestamp() as f64;
+    let shown = server.metric(series).await;
+    assert!((shown - expected).abs() < 60.0, "{shown} {expected}");
+    server.end().await;
+}
+
+#[tokio::test]
+async fn what_is_handed_over_is_served_at_once_and_the_last_good_one_stays() {
+    let mount = Mount::new();
+    let ca = mount.ca.pem();
+    let handed = |name: &str| {
+        let Pair { certificate, key } = mount.pair(name, MONTH);
+        PemPair {
+            chain: certificate.into_bytes(),
+            key: key.into_bytes(),
+            ca: Some(ca.clone().into_bytes()),
+        }
+    };
+    let (sender, pairs) = tokio::sync::watch::channel(None);
+    let server = Setup {
+        certificates: Certificates::published(pairs),
+        ..Setup::new()
+    }
+    .start()
+    .await;
+    let connect = || Client::connect(server.address, Protocol::Http1, &ca);
+    // Without one it listens, and nobody gets further than that.
+    assert!(connect().await.is_err());
+    assert!(!server.readiness.is_ready());
+
+    sender.send_replace(Some(handed("one")));
+    server.readiness.until_ready().await;
+    assert_eq!(name(&connect().await.unwrap().certificate), "one");
+    let refused = "podhardening_certificate_reloads_total{result=\"refused\"}";
+    let torn = PemPair {
+        key: handed("other").key,
+        ..handed("torn")
+    };
+    let bad = [
+        torn,
+        PemPair {
+            chain: Vec::new(),
+            ..handed("empty")
+        },
+    ];
+    for (i, bad) in bad.into_iter().enumerate() {
+        sender.send_replace(Some(bad));
+        server.until_metric(refused, (i + 1) as f64).await;
+        assert_eq!(name(&connect().await.unwrap().certificate), "one");
+    }
+    sender.send_replace(Some(handed("two")));
+    eventually("two", || async {
+        name(&connect().await.unwrap().certificate) == "two"
+    })
+    .await;
+    // Whoever handed them over may go.
+    drop(sender);
+    assert!(connect().await.unwrap().create_pod().await.is_patched());
+    assert!(server.readiness.is_ready());
+    server.end().await;
+}
+
 #[tokio::test]
 async fn a_pair_that_cannot_be_served_changes_nothing() {
     let mount = Mount::new();
@@ -257,7 +334,11 @@ async fn a_pair_that_cannot_be_served_changes_nothing() {
             matches!(certificates.refresh().await, Refreshed::Unchanged),
             "{case}"
         );
-        assert_eq!(name(&certificates.current().chain()[0]), "good", "{case}");
+        assert_eq!(
+            name(&certificates.current().unwrap().chain()[0]),
+            "good",
+            "{case}"
+        );
     }
 
     std::fs::remove_file(mount.file("..data")).unwrap();
@@ -271,7 +352,7 @@ async fn a_pair_that_cannot_be_served_changes_nothing() {
 
     mount.put_pair("next", &other);
     assert!(matches!(certificates.refresh().await, Refreshed::Replaced));
-    assert_eq!(name(&certificates.current().chain()[0]), "other");
+    assert_eq!(name(&certificates.current().unwrap().chain()[0]), "other");
     // Back to what was refused at first, because it was half of a change.
     mount.put_pair("back", &good);
     assert!(matches!(certificates.refresh().await, Refreshed::Replaced));
@@ -309,7 +390,7 @@ async fn one_made_in_memory_holds_for_its_names_and_is_valid_already() {
     ]
     .map(str::to_owned);
     let certificates = Certificates::self_signed(&names).unwrap();
-    let leaf = &certificates.current().chain()[0];
+    let leaf = &certificates.current().unwrap().chain()[0];
     let (_, leaf) = X509Certificate::from_der(leaf).unwrap();
     assert_ne!(leaf.subject().to_string(), leaf.issuer().to_string());
     let now = OffsetDateTime::now_utc().unix_timestamp();

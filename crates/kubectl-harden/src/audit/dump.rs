@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 
 use anyhow::bail;
 use hardening_manifests::{Manifest, objects};
-use pod_security_standards::Version;
 use serde_json::Value;
 
 use super::look::World;
@@ -29,7 +28,7 @@ pub(crate) fn dump(
     let of_input = objects(input).filter(is_policy);
     known.extend(of_input.map(|object| alone(&object, object.source.clone())));
     add_unknown(&mut known, input, namespace);
-    let (world, problems) = world(&known, input, namespace, Version::Latest, false);
+    let (world, problems) = world(&known, input, namespace, scope.kubernetes, false);
     if !problems.is_empty() {
         bail!(Problems(problems));
     }

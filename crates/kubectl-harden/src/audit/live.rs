@@ -3,9 +3,8 @@
 
 use anyhow::{Context as _, bail};
 use hardening_api::{API_VERSION, PolicyKind};
-use hardening_engine::Field;
+use hardening_engine::{Field, KubernetesVersion};
 use hardening_manifests::{Manifest, objects, policy_set};
-use pod_security_standards::Version;
 
 use super::look::World;
 use super::model::{Audit, Notice, Subject};
@@ -157,10 +156,15 @@ impl Live<'_> {
         Ok(self.seen(got, &affects)?.flatten().into_iter().collect())
     }
 
-    /// The version whose standards count: the API server's own.
-    fn version(&mut self) -> anyhow::Result<Version> {
-        let minor = self.seen(self.cluster.minor_version(), &[Subject::Levels])?;
-        Ok(minor.flatten().map_or(Version::Latest, Version::Minor))
+    /// The version that decides which fields there are, and whose standards count: the API server's own, unless
+    /// another one is asked for.
+    fn version(&mut self) -> anyhow::Result<Option<KubernetesVersion>> {
+        if self.scope.kubernetes.is_some() {
+            return Ok(self.scope.kubernetes);
+        }
+        let affects = [Subject::Missing, Subject::Levels, Subject::Risks];
+        let told = self.seen(self.cluster.kubernetes_version(), &affects)?;
+        Ok(told.flatten())
     }
 
     fn pods(&mut self, world: &World, errors: &mut Vec<String>) -> anyhow::Result<Tally> {

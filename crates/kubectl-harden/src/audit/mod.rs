@@ -24,13 +24,17 @@ pub(crate) use live::live;
 pub(crate) use report::write_text;
 pub(crate) use selector::Labels;
 
-/// Which pods are looked at.
+use hardening_engine::KubernetesVersion;
+
+/// Which pods are looked at, and as pods of which Kubernetes.
 #[derive(Debug)]
 pub(crate) struct Scope {
     /// `None`: those of all namespaces.
     pub(crate) namespace: Option<String>,
     /// By their labels.
     pub(crate) selector: Option<Labels>,
+    /// `None`: the cluster's, where one is asked.
+    pub(crate) kubernetes: Option<KubernetesVersion>,
 }
 
 /// An audit, and what went wrong on the way.

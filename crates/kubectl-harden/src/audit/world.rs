@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use hardening_api::PolicyKind;
 use hardening_api::policy::Mode;
-use hardening_engine::{Field, PolicySet};
+use hardening_engine::{Field, KubernetesVersion, PolicySet};
 use hardening_manifests::{Manifest, Object, objects, policy_set};
 use pod_security_standards::Version;
 use serde_json::Value;
@@ -14,17 +14,23 @@ use super::reason::History;
 use crate::source::uses;
 
 /// The world that manifests describe, and what is wrong with the policies among them. `input` are manifests
-/// that say more about the cluster, but whose policies do not count.
+/// that say more about the cluster, but whose policies do not count. `kubernetes` is the version of the API
+/// server, if it is known: whose standards count, and which fields there are.
 pub(crate) fn world(
     known: &[Manifest],
     input: &[Manifest],
     namespace: &str,
-    version: Version,
+    kubernetes: Option<KubernetesVersion>,
     registrations_known: bool,
 ) -> (World, Vec<String>) {
-    let (set, problems) = policy_set(known, namespace);
+    let (mut set, problems) = policy_set(known, namespace);
+    set.set_kubernetes_version(kubernetes);
     let is_audited = set.policies().any(|policy| policy.mode() == Mode::Audit);
-    let enforcing = is_audited.then(|| policy_set(&enforced(known), namespace).0);
+    let enforcing = is_audited.then(|| {
+        let (mut set, _) = policy_set(&enforced(known), namespace);
+        set.set_kubernetes_version(kubernetes);
+        set
+    });
     let mut history = History::new(registrations_known);
     let mut bindings = BTreeMap::new();
     for manifests in [known, input] {
@@ -36,7 +42,9 @@ pub(crate) fn world(
     let world = World {
         set,
         enforcing,
-        version,
+        version: kubernetes.map_or(Version::Latest, |kubernetes| {
+            Version::Minor(u64::from(kubernetes.minor()))
+        }),
         history,
         bindings,
     };

@@ -70,6 +70,7 @@ fn audited(args: &AuditArgs) -> anyhow::Result<Audited> {
     let mut scope = Scope {
         namespace: args.namespace.clone(),
         selector: args.selector.clone(),
+        kubernetes: args.kubernetes.kubernetes_version,
     };
     if !args.files.is_empty() {
         let input = read(&args.files)?;

@@ -80,7 +80,8 @@ fn in_cluster(
     };
     let found = workloads(&manifests, &namespace);
     let is_running = found.iter().any(|workload| workload.pointer.is_empty());
-    match policies.for_workloads(&found, &manifests, &namespace) {
+    let kubernetes = args.kubernetes.kubernetes_version;
+    match policies.for_workloads(&found, &manifests, &namespace, kubernetes) {
         Ok(known) => with_policies(&found, known, is_running, notes),
         // What is recorded on the pod is there to be seen all the same.
         Err(error) if is_running => {
@@ -113,7 +114,12 @@ fn given(args: &ExplainArgs, notes: &mut Vec<String>) -> anyhow::Result<Vec<Expl
             "note: there is no pod in these manifests, and nothing that makes pods".to_owned(),
         );
     }
-    let known = policies.for_workloads(&found, &manifests, namespace)?;
+    let known = policies.for_workloads(
+        &found,
+        &manifests,
+        namespace,
+        args.kubernetes.kubernetes_version,
+    )?;
     with_policies(&found, known, false, notes)
 }
 

@@ -36,7 +36,12 @@ pub(super) fn render_as(format: RenderFormat, args: &InputArgs) -> anyhow::Resul
         .as_deref()
         .unwrap_or_else(|| policies.namespace());
     let found = workloads(&manifests, namespace);
-    let known = policies.for_workloads(&found, &manifests, namespace)?;
+    let known = policies.for_workloads(
+        &found,
+        &manifests,
+        namespace,
+        args.kubernetes.kubernetes_version,
+    )?;
     let mut report = Report {
         stderr: known.warnings,
         ..Report::default()

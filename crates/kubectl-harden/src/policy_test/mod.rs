@@ -60,7 +60,7 @@ fn run_file(file: &File, source: &Source) -> anyhow::Result<Vec<Outcome>> {
         value: value.clone(),
     }));
     let found = workloads(&manifests, policies.namespace());
-    let known = policies.for_workloads(&found, &manifests, policies.namespace())?;
+    let known = policies.for_workloads(&found, &manifests, policies.namespace(), None)?;
     let outcome = |case: &Case| {
         let workload = pick(&found, case)?;
         let pod = workload.pod()?;

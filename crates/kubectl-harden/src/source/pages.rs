@@ -1,5 +1,6 @@
 //! Long lists, page by page.
 
+use hardening_engine::KubernetesVersion;
 use hardening_manifests::Manifest;
 
 use super::Cluster;
@@ -92,15 +93,17 @@ impl Cluster {
         Ok(true)
     }
 
-    /// The minor version of Kubernetes that the API server says it is.
-    pub(crate) fn minor_version(&self) -> anyhow::Result<Option<u64>> {
+    /// The version of Kubernetes that the API server says it is; `None`: it says nothing that is one.
+    pub(crate) fn kubernetes_version(&self) -> anyhow::Result<Option<KubernetesVersion>> {
         let answer = self.get("/version", "get the version");
-        let version = self.runtime.block_on(answer)?;
-        let minor = version
-            .as_ref()
-            .and_then(|version| version.get("minor")?.as_str());
-        // Some providers write 33+.
-        Ok(minor.and_then(|minor| minor.trim_end_matches('+').parse().ok()))
+        let told = self.runtime.block_on(answer)?.unwrap_or_default();
+        // One API server can be told to act as an older one.
+        let numbers = [["emulationMajor", "emulationMinor"], ["major", "minor"]];
+        let version = numbers.into_iter().find_map(|[major, minor]| {
+            let (major, minor) = (told.get(major)?.as_str()?, told.get(minor)?.as_str()?);
+            Some(format!("{major}.{minor}"))
+        });
+        Ok(version.and_then(|version| version.parse().ok()))
     }
 }
 
