@@ -1,8 +1,8 @@
 # What can be done with this repository. `make` alone lists it.
 
 .DEFAULT_GOAL := help
-.PHONY: help tools build demo playground fmt fmt-check lint layers test test-matrix oracle generate check-generated doc \
-	bench bench-check bench-accept bench-hostile
+.PHONY: help tools build image check-image deny test-faults demo playground fmt fmt-check lint layers test \
+	test-matrix oracle generate check-generated doc bench bench-check bench-accept bench-hostile
 
 help: ## list what there is
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -12,6 +12,12 @@ tools: # say at once what is missing
 
 build: tools ## build the programs, optimised, into target/release
 	cargo build --release --package hardening-controller --package kubectl-harden
+
+image: tools ## the controller's image for amd64 and arm64, as an archive in target/image, with its bills of materials
+	@hack/image
+
+check-image: tools ## whether a build elsewhere gives the same image, byte for byte; builds everything twice
+	@hack/check-image
 
 demo: tools ## show what the product does, on a control plane that is started for it
 	@hack/demo demo
@@ -25,8 +31,11 @@ test: tools ## everything that can fail: lints, unit, property, example and API-
 test-matrix: tools ## the API-server tests on each supported version of Kubernetes; an hour or more
 	@hack/test-matrix
 
-lint: fmt-check layers ## formatting, clippy, and who may depend on whom
+lint: fmt-check layers deny ## formatting, clippy, who may depend on whom, and what on whose terms
 	cargo clippy --workspace --all-targets -- --deny warnings
+
+deny: ## every dependency held to deny.toml: licences, sources, bans, and known vulnerabilities
+	@hack/deny
 
 fmt: ## format the code
 	cargo fmt --all
@@ -37,6 +46,9 @@ fmt-check:
 layers: ## each crate compiles alone, and depends only on what is below it
 	@hack/check-alone
 	cargo test --quiet --package hardening-tests --test fast -- layers::
+
+test-faults: tools ## the installed chart under every fault, at full length, as a table; wants root, and takes long
+	cargo test --package hardening-tests --test faults
 
 oracle: tools ## PodSecurityPolicy's own code of Kubernetes 1.24 against ours, on 20,000 generated pairs, as figures
 	cargo test --quiet --package hardening-psp --test fidelity -- --nocapture
@@ -57,8 +69,10 @@ check-generated: ## whether what `make generate` writes is up to date
 doc: ## the crates' own documentation, warnings denied
 	RUSTDOCFLAGS="--deny warnings" cargo doc --workspace --no-deps --document-private-items
 
-bench: tools ## how long each step of a review takes; wants a quiet machine
+bench: tools ## what a review costs, step by step and under load beside a no-op; wants a quiet machine and h2load
 	cargo bench --package hardening-bench --bench time
+	cargo build --release --package hardening-bench --package hardening-controller
+	target/release/hardening-bench webhook
 
 bench-hostile: tools ## how much longer honest calls take among a thousand hostile clients; wants a quiet machine
 	HARDENING_HONEST_CALLS=1000 cargo test --release --package hardening-controller --test program -- hostile:: --nocapture

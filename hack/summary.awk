@@ -42,7 +42,7 @@ function kind(source, line) {
     if (source == "doc") return "documentation examples"
     # Over generated cases: against PodSecurityPolicy's own code, RBAC's rules, and on the API server.
     if (source == "fidelity" || source == "migration") return "property tests"
-    if (source == "cluster" && line ~ /^test (admission|audit|ephemeral|future_fields|model|psp|standards)::/) return "property tests"
+    if (source == "cluster" && line ~ /^test (admission|audit|ephemeral|future_fields|model|preview|psp|standards)::/) return "property tests"
     if (source == "cluster" || source == "control_plane") return "API-server tests"
     if (source == "chart" && line ~ /^test (generated|rendering)::/)
         return line ~ /^test generated::/ ? "stale-file checks" : "examples and docs"

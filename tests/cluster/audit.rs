@@ -1,7 +1,8 @@
-//! What `kubectl harden audit` says that a running pod lacks is what the webhook would have filled in.
+//! What `kubectl harden audit` says that a running pod lacks is what the webhook would have filled in; what it
+//! says of policies in mode Audit and of guards is what the webhook would have told.
 //!
 //! Generated pods are created by a user for whom the webhook is not asked, and stay; the audit looks at them
-//! in the cluster. What it should say is what the webhook records on the same pods, posted as dry runs by a
+//! in the cluster. What it should say is what the webhook tells of the same pods, posted as dry runs by a
 //! user for whom it is asked.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -9,133 +10,150 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
 
-use hardening_engine::{FILLED, WITHHELD};
+use hardening_engine::Guard;
 use serde_json::{Value, json};
 
-use crate::support::api::{Api, Refusal, bare_namespace, shared};
+use crate::support::api::{Api, bare_namespace, shared};
+use crate::support::generate::pod::alone;
 use crate::support::generate::policy::NAMESPACES;
 use crate::support::generate::{self, Random};
 use crate::support::lab::Lab;
 use crate::support::program::program;
 use crate::support::tell::tell;
+use crate::support::told::{Record, Told, recording, told};
 
+const USER: &str = "audit";
 /// So many pods with each of so many sets of policies.
 const PODS: usize = 40;
 const ROUNDS: usize = 12;
 
-/// What is filled in, as `policy: path`.
-type Fills = BTreeSet<String>;
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_running_pods_lack_is_what_the_webhook_would_have_filled_in() {
-    let lab = Lab::open("audit").await;
+    let lab = Lab::open_in(recording().await, USER).await;
     let seed = generate::base_seed();
-    let (mut pods, mut fills) = (0, 0);
+    let mut shown = Shown::default();
     for round in 0..generate::cases(PODS * ROUNDS).div_ceil(PODS) {
         let policies = generate::policy::set(&mut Random::of(seed, "audited policies", round));
         lab.put_in_force(&policies);
         let run = format!("r{round}");
-        let mut expected: BTreeMap<String, Fills> = BTreeMap::new();
+        let mut created = BTreeSet::new();
         for i in 0..PODS {
             let random = &mut Random::of(seed, "audited", round * PODS + i);
             let namespace = random.pick(&NAMESPACES).0;
             let name = format!("audited-{round}-{i}");
             let pod = alone(generate::pod::pod(random, &name), &name, &run);
-            if let Ok(fills) = created(&lab, namespace, &name, &pod).await {
-                expected.insert(format!("{namespace}/{name}"), fills);
+            let path = format!("/api/v1/namespaces/{namespace}/pods");
+            let with_us = lab.with_us.post(&format!("{path}?dryRun=All"), &pod).await;
+            if lab.without_us.post(&path, &pod).await.is_ok() {
+                with_us.unwrap();
+                created.insert(format!("{namespace}/{name}"));
             }
         }
         let found = audited(&policies, &run).await;
-        for pod in expected.keys() {
+        let expected = told(USER, &created).await;
+        for pod in &created {
             let path = pod.replacen('/', "/pods/", 1);
             lab.admin
                 .delete(&format!("/api/v1/namespaces/{path}"))
                 .await;
         }
-        for (pod, fills) in &expected {
+        for (pod, told) in &expected {
             assert_eq!(
-                found.get(pod),
-                Some(fills),
+                found.get(pod).cloned().map(settled),
+                Some(settled(told.clone())),
                 "{pod} of HARDENING_TEST_SEED={seed}, with\n{policies:#?}"
             );
+            shown.add(told);
         }
         assert_eq!(found.len(), expected.len(), "HARDENING_TEST_SEED={seed}");
-        pods += expected.len();
-        fills += expected.values().map(BTreeSet::len).sum::<usize>();
     }
     lab.close().await;
+    let Shown {
+        pods,
+        filled,
+        withheld,
+        audited,
+    } = shown;
     tell(&format!(
-        "audit: {pods} running pods lack {fills} fields, as the webhook says, seed {seed}"
+        "audit: {pods} running pods lack {filled} fields, {withheld} are held back and {audited} in mode Audit, as the webhook says, seed {seed}"
     ));
-    assert!(pods > 0 && fills > pods, "{pods} {fills}");
+    assert!(
+        pods > 0 && filled > pods && withheld > 0 && audited > 0,
+        "{shown:?}"
+    );
 }
 
-/// A pod that no controller deletes, with a name and a label to find it by, and without what looks like a record.
-fn alone(mut pod: Value, name: &str, run: &str) -> Value {
-    let metadata = pod["metadata"].as_object_mut().unwrap();
-    metadata.remove("generateName");
-    metadata.insert("name".to_owned(), name.into());
-    metadata.remove("finalizers");
-    metadata.remove("ownerReferences");
-    if let Some(Value::Object(annotations)) = metadata.get_mut("annotations") {
-        annotations.remove(FILLED);
-        annotations.remove(WITHHELD);
-        // There must be room for the record.
-        annotations.retain(|_, value| value.as_str().is_some_and(|text| text.len() < 1024));
+/// Without what is settled once a pod runs: of a container's legacy annotation the API server has made a field by
+/// then, so that there is nothing left to hold back.
+fn settled(mut told: Told) -> Told {
+    let guard = Guard::LegacyAnnotation.name();
+    if let Some(mut paths) = told.withheld.remove(guard) {
+        paths.retain(|path| path.starts_with("spec.securityContext."));
+        if !paths.is_empty() {
+            told.withheld.insert(guard.to_owned(), paths);
+        }
     }
-    pod["metadata"]["labels"]["audited"] = run.into();
-    pod["spec"].as_object_mut().unwrap().remove("nodeName");
-    pod
+    told
 }
 
-/// Creates a pod without us, and says what the webhook fills in when it is asked.
-async fn created(lab: &Lab, namespace: &str, name: &str, pod: &Value) -> Result<Fills, Refusal> {
-    let path = format!("/api/v1/namespaces/{namespace}/pods");
-    lab.without_us.post(&path, pod).await?;
-    let mut dry = pod.clone();
-    dry["metadata"]["name"] = format!("{name}-dry").into();
-    let with_us = lab.with_us.post(&format!("{path}?dryRun=All"), &dry).await;
-    let record = &with_us.unwrap()["metadata"]["annotations"][FILLED];
-    let record: BTreeMap<String, Vec<String>> = match record.as_str() {
-        Some(record) => serde_json::from_str(record).unwrap(),
-        None => BTreeMap::new(),
-    };
-    let fills = record.into_iter().flat_map(|(policy, paths)| {
-        let paths = paths.into_iter();
-        paths.map(move |path| format!("{policy}: {path}"))
-    });
-    Ok(fills.collect())
+/// How much there was to be told of.
+#[derive(Debug, Default)]
+struct Shown {
+    pods: usize,
+    filled: usize,
+    withheld: usize,
+    audited: usize,
 }
 
-/// What the audit says that the pods of a round lack.
-async fn audited(policies: &[Value], run: &str) -> BTreeMap<String, Fills> {
+impl Shown {
+    fn add(&mut self, told: &Told) {
+        let count = |record: &Record| record.values().map(BTreeSet::len).sum::<usize>();
+        self.pods += 1;
+        self.filled += count(&told.filled);
+        self.withheld += count(&told.withheld);
+        self.audited += count(&told.audited);
+    }
+}
+
+/// What the audit says of the pods of a round.
+async fn audited(policies: &[Value], run: &str) -> BTreeMap<String, Told> {
     let file = tempfile::NamedTempFile::with_suffix(".json").unwrap();
     let list = json!({"apiVersion": "v1", "kind": "List", "items": policies});
     fs::write(file.path(), list.to_string()).unwrap();
     let path = file.path().to_str().unwrap();
-    let selector = format!("audited={run}");
+    let selector = format!("run={run}");
     let arguments = ["-A", "-l", &selector, "--policies", path, "-o", "json"];
-    let output = audit(shared().await.kubeconfig_path(), &arguments);
+    let output = audit(recording().await.kubeconfig_path(), &arguments);
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{said}");
     let audit: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(audit["complete"], true, "{}", audit["notices"]);
     let workloads = audit["workloads"].as_array().unwrap().iter();
-    workloads.map(lacks).collect()
+    workloads.map(says).collect()
 }
 
-/// A workload's name, and what it lacks.
-fn lacks(workload: &Value) -> (String, Fills) {
-    let text = |value: &Value| value.as_str().unwrap().to_owned();
+/// A workload's name, and what is said of it.
+fn says(workload: &Value) -> (String, Told) {
     assert_eq!(workload["kind"], "Pod");
-    let missing = workload["missing"].as_array().unwrap().iter();
-    let missing = missing.map(|one| format!("{}: {}", text(&one["policy"]), text(&one["path"])));
-    let name = format!(
-        "{}/{}",
-        text(&workload["namespace"]),
-        text(&workload["name"])
-    );
-    (name, missing.collect())
+    let record = |list: &str, who: &str| {
+        let mut record = Record::new();
+        for said in workload[list].as_array().unwrap() {
+            let [who, path] = [&said[who], &said["path"]].map(|text| text.as_str().unwrap());
+            record
+                .entry(who.to_owned())
+                .or_default()
+                .insert(path.to_owned());
+        }
+        record
+    };
+    let [namespace, name] =
+        [&workload["namespace"], &workload["name"]].map(|text| text.as_str().unwrap());
+    let told = Told {
+        filled: record("missing", "policy"),
+        withheld: record("withheld", "guard"),
+        audited: record("audited", "policy"),
+    };
+    (format!("{namespace}/{name}"), told)
 }
 
 fn audit(kubeconfig: &Path, arguments: &[&str]) -> Output {

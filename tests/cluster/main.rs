@@ -47,8 +47,17 @@ mod controller;
 // Certificates of our own, renewed and harmed while pods are being created.
 mod certificates;
 
+// What manage writes: policies' status, and what it finds of missed pods; and which of several does it.
+mod manage;
+
 // What kubectl harden audit says of running pods.
 mod audit;
+// What kubectl harden shows of manifests and of running pods, and what the webhook does.
+mod preview;
+// What Helm installs through kubectl harden.
+mod helm;
+// What kubectl harden says where it may not see everything.
+mod rights;
 
 // What PodSecurityPolicies become.
 mod psp;

@@ -104,6 +104,7 @@ fn every_flag_and_metric_that_is_named_is_there() {
                 "--data" | "--header" | "--insecure" => true,
                 "--create-namespace" | "--filename" | "--namespace" | "--set" | "--wait" => true,
                 "--kustomize" | "--list" | "--take-ownership" => true,
+                "--all-namespaces" | "--for" => true,
                 "--dry-run" | "--image" | "--overwrite" | "--server-side" => true,
                 _ if is_flag => {
                     commands.contains(&format!("{word} <"))

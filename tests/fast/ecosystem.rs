@@ -1,5 +1,5 @@
-//! The tools that people use with ours, as docs/ecosystem.md has it: the real kustomize, built from its own
-//! module in tests/ecosystem.
+//! The tools that people use with ours, as docs/ecosystem.md has it: the real kustomize and the real Helm, built
+//! from modules in tests/ecosystem and tests/helm.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -94,6 +94,63 @@ fn kustomize_runs_render_as_a_function() {
     let without_us = sh(&build, &folder, &[&kustomize]);
     check(&with_us, &without_us, &folder);
 }
+
+#[test]
+fn helm_runs_render_as_a_post_renderer() {
+    let helm = go_tool("tests/helm", "helm", "helm.sh/helm/v4/cmd/helm", &[]);
+    let folder = folder("with-helm");
+    // Nothing of an earlier run: Helm installs a plugin once.
+    fs::remove_dir_all(&folder).unwrap();
+    let folder = self::folder("with-helm");
+    let plugin = "packaging/helm/harden";
+    fs::create_dir_all(folder.join(plugin)).unwrap();
+    let manifest = text(&format!("{plugin}/plugin.yaml"));
+    fs::write(folder.join(plugin).join("plugin.yaml"), &manifest).unwrap();
+    let manifest = said(&manifest).remove(0);
+    assert_eq!(manifest["version"], env!("CARGO_PKG_VERSION"));
+
+    let templates = folder.join("chart/templates");
+    fs::create_dir_all(&templates).unwrap();
+    let chart = "apiVersion: v2\nname: shop\nversion: 1.0.0\n";
+    fs::write(folder.join("chart/Chart.yaml"), chart).unwrap();
+    for name in ["web.yaml", "report.yaml"] {
+        let workload = text(&format!("examples/workloads/{name}"));
+        fs::write(templates.join(name), workload).unwrap();
+    }
+    // A hook's pods are pods too.
+    fs::write(templates.join("hook.yaml"), HOOK).unwrap();
+
+    let with_us = sh(&block("sh", "helm plugin install"), &folder, &[&helm]);
+    let (_, with_us) = with_us
+        .split_once("\n---\n")
+        .unwrap_or_else(|| panic!("{with_us}"));
+    let template = "helm template shop ./chart --namespace shop";
+    let without_us = sh(template, &folder, &[&helm]);
+    check(with_us, &without_us, &folder);
+    let piped = sh(&block("sh", "| kubectl-harden render"), &folder, &[&helm]);
+    check(&piped, &without_us, &folder);
+    let hooks = said(with_us);
+    let hook = hooks.iter().find(|object| object["kind"] == "Job").unwrap();
+    let context = &hook["spec"]["template"]["spec"]["securityContext"];
+    assert_eq!(context["runAsNonRoot"], true, "{hook:#}");
+}
+
+const HOOK: &str = r#"
+apiVersion: batch/v1
+kind: Job
+metadata:
+  name: {{ .Release.Name }}-migrate
+  namespace: {{ .Release.Namespace }}
+  annotations:
+    helm.sh/hook: pre-upgrade
+spec:
+  template:
+    spec:
+      restartPolicy: Never
+      containers:
+      - name: migrate
+        image: registry.example.com/shop/migrate:1.4.2
+"#;
 
 #[test]
 fn the_krew_manifest_names_the_program_for_each_platform() {

@@ -9,7 +9,12 @@ use crate::support::{files_below, none_wrong, root, text};
 
 /// Every crate, by layer: one may use those of the layers before its own.
 const LAYERS: &[&[&str]] = &[
-    &["container-image", "hardening-api", "pod-security-standards"],
+    &[
+        "container-image",
+        "hardening-api",
+        "pod-security-standards",
+        "policy-report",
+    ],
     &["hardening-engine", "hardening-psp", "test-control-plane"],
     &[
         "hardening-index",
@@ -18,7 +23,12 @@ const LAYERS: &[&[&str]] = &[
         "hardening-webhook",
     ],
     &["hardening-controller", "kubectl-harden"],
-    &["hardening-bench", "hardening-demo", "hardening-tests"],
+    &[
+        "hardening-bench",
+        "hardening-demo",
+        "hardening-image",
+        "hardening-tests",
+    ],
 ];
 
 /// Crates without a runtime, I/O, a clock or a log, down to the last dependency.
@@ -27,6 +37,7 @@ const PURE: &[&str] = &[
     "hardening-engine",
     "hardening-psp",
     "pod-security-standards",
+    "policy-report",
 ];
 
 /// What a pure crate may not reach.

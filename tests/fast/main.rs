@@ -9,7 +9,7 @@
 
 mod alerts; // each alert fires when it should, and says what to do
 mod docs; // links lead somewhere, and what pages show is what the programs say
-mod ecosystem; // kustomize and krew, with ours
+mod ecosystem; // kustomize, Helm and krew, with ours
 mod examples; // every example is valid, and does what tests/fast/expect says
 mod layers; // which crate may depend on what
 mod reference; // docs/reference is generated

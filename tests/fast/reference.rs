@@ -263,7 +263,11 @@ async fn the_page_of_metrics_is_up_to_date() {
     hardening_webhook::metrics::register_build(&mut registry, "VERSION");
     let own = registry.sub_registry_with_prefix(PREFIX);
     let _certificates = hardening_status::certificates::Metrics::register(own);
+    let _status = hardening_status::Metrics::register(own);
+    let _index = hardening_index::Metrics::register(own);
     page.push_str("\n## Of `hardening-controller manage`\n\n");
+    page.push_str("Those of watches are there for the search for missed pods. `podhardening_missed_pods` has the names ");
+    page.push_str("of namespaces, at most 200; the rest is in `(others)`.\n\n");
     metrics_table(&mut page, &registry);
     expect_file("docs/reference/metrics.md", &page);
 }
@@ -304,7 +308,14 @@ fn metrics_table(page: &mut String, registry: &Registry) {
 /// The labels of a metric's series, with their values where they are few.
 fn labels(exposed: &str, metric: &str) -> String {
     let mut labels: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
-    for line in exposed.lines().filter(|line| line.starts_with(metric)) {
+    // `a_total{…}` and `a_bucket{…}` are series of `a`, and `a_b_total{…}` is not.
+    let is_of_metric = |line: &&str| {
+        let rest = line.strip_prefix(metric);
+        let suffix = rest.and_then(|rest| rest.split(['{', ' ']).next());
+        suffix.is_some_and(|suffix| !suffix.trim_start_matches('_').contains('_'))
+            && rest.is_some_and(|rest| rest.starts_with(['{', '_']))
+    };
+    for line in exposed.lines().filter(is_of_metric) {
         let series = line
             .split_once('{')
             .and_then(|(_, rest)| rest.split_once('}'))

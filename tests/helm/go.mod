@@ -1,4 +1,4 @@
-// Helm, by which the chart is tested.
+// Helm, by which the chart is tested, and our post-renderer.
 module podhardening.dev/tests/helm
 
 go 1.26.0

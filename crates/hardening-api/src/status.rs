@@ -22,3 +22,27 @@ pub struct PolicyStatus {
     )]
     pub conditions: Vec<Condition>,
 }
+
+/// The types of the conditions in a [`PolicyStatus`].
+pub mod condition {
+    /// Whether the policy, as it is now, can be used.
+    pub const ACCEPTED: &str = "Accepted";
+    /// Whether another policy that can be for the same pods gives a field another value.
+    pub const OVERLAPPING: &str = "Overlapping";
+    /// Whether the policy is also carried out by the API server itself, as a MutatingAdmissionPolicy.
+    pub const COMPILED: &str = "Compiled";
+}
+
+/// The reasons of the conditions `Accepted` and `Overlapping`.
+pub mod reason {
+    /// `Accepted` is True: it is in use.
+    pub const VALID: &str = "Valid";
+    /// `Accepted` is False: the message names the fields that are wrong.
+    pub const INVALID: &str = "Invalid";
+    /// `Overlapping` is True: the message names the other policy, the field, and which of the two wins.
+    pub const DIFFERENT_VALUES: &str = "DifferentValues";
+    /// `Overlapping` is False.
+    pub const NO_DIFFERENCE: &str = "NoDifference";
+    /// `Overlapping` is Unknown: what the policy gives is not known while it is not accepted.
+    pub const NOT_ACCEPTED: &str = "NotAccepted";
+}

@@ -98,7 +98,7 @@ fn count(step: Step, size: Size, written: Written) -> Result<()> {
     let matching = policies.matching(NAMESPACE, &pod)?;
     match step {
         Step::Parse => counted(&mut || {
-            let _ = black_box(Review::from_json(black_box(&body)));
+            let _ = black_box(Review::from_json(black_box(&body), &mut String::new()));
         }),
         Step::Matching => counted(&mut || {
             let _ = black_box(policies.matching(black_box(NAMESPACE), &pod));
@@ -110,7 +110,7 @@ fn count(step: Step, size: Size, written: Written) -> Result<()> {
             let plan = plan(&matching, &pod);
             counted(&mut || {
                 let mut out = Vec::new();
-                black_box(&plan).write_patch(&mut out);
+                black_box(&plan).write_patch(&plan.records(), &mut out);
                 black_box(out);
             });
         }

@@ -3,6 +3,11 @@
 
 mod review;
 
+pub mod contender;
+pub mod load;
+pub mod table;
+pub mod webhook;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +16,7 @@ use anyhow::{Context as _, Result};
 use hardening_engine::{Policy, PolicySet, UnknownNamespaces};
 use hardening_webhook::{Engine, Handler, Metrics, Policies};
 use prometheus_client::registry::Registry;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::sync::watch;
 
 pub use review::{Size, Written, pod, review};
@@ -20,12 +25,9 @@ pub use review::{Size, Written, pod, review};
 pub const NAMESPACE: &str = "shop";
 
 /// One policy for the whole cluster, that sets what most do: the profile Restricted, a user and a group.
-///
-/// # Errors
-///
-/// Where the policy is no policy any more, because the API has changed.
-pub fn policies() -> Result<PolicySet> {
-    let baseline = json!({
+#[must_use]
+pub fn policy() -> Value {
+    json!({
         "apiVersion": "podhardening.dev/v1alpha1",
         "kind": "ClusterPodHardeningPolicy",
         "metadata": {"name": "baseline", "generation": 7},
@@ -33,8 +35,16 @@ pub fn policies() -> Result<PolicySet> {
             "profile": "Restricted",
             "pod": {"securityContext": {"runAsUser": 10_001, "fsGroup": 10_001}},
         },
-    });
-    let baseline = serde_json::from_value(baseline).context("read the policy")?;
+    })
+}
+
+/// The policies in force, with the namespace and the service account of every pod here.
+///
+/// # Errors
+///
+/// Where the policy is no policy any more, because the API has changed.
+pub fn policies() -> Result<PolicySet> {
+    let baseline = serde_json::from_value(policy()).context("read the policy")?;
     let mut policies = PolicySet::new(UnknownNamespaces::NotYetSeen);
     policies.know_all_runtime_classes();
     policies.insert_policy(Policy::cluster(&baseline)?);

@@ -2,13 +2,16 @@
 //! account's token mounted, and nearly half of the bytes `metadata.managedFields`.
 
 use anyhow::{Context as _, Result};
+use clap::ValueEnum;
 use hardening_engine::{Pod, plan};
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use crate::{NAMESPACE, policies};
 
 /// How large a pod is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Size {
     /// One container.
     Small,
@@ -19,7 +22,8 @@ pub enum Size {
 }
 
 /// What the pod's author has written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Written {
     /// None of the fields.
     Nothing,
@@ -97,6 +101,17 @@ impl Size {
             Self::Small => "small",
             Self::Typical => "typical",
             Self::Large => "large",
+        }
+    }
+}
+
+impl Written {
+    /// What it is called on the command line.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Nothing => "nothing",
+            Self::Everything => "everything",
         }
     }
 }

@@ -14,8 +14,10 @@ use k8s_openapi::jiff::{Span, SpanRelativeTo};
 
 use crate::error::Usage;
 
+mod lead;
 mod manage;
 
+pub(crate) use lead::LeadArgs;
 pub(crate) use manage::{CertificateArgs, ManageArgs};
 
 /// Fills in the security fields that a pod's author left out, from PodHardeningPolicy and
@@ -411,7 +413,7 @@ impl FromStr for ServiceName {
                 namespace: namespace.to_owned(),
                 name: name.to_owned(),
             }),
-            _ => Err("it must be the namespace and the name of a Service, as in system/webhook"),
+            _ => Err("it must be a namespace and a name, as in system/webhook"),
         }
     }
 }

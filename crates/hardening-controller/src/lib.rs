@@ -19,6 +19,7 @@ mod args;
 mod crds;
 mod error;
 mod kubernetes;
+mod lead;
 mod log;
 mod manage;
 mod policy_files;

@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::args::{CertificateArgs, ManageArgs};
 use crate::kubernetes::{self, Connection};
+use crate::lead::Lead;
 use crate::supervise::{Signals, Tasks};
 use crate::webhook::VERSION;
 
@@ -25,10 +26,14 @@ pub(crate) async fn manage(args: ManageArgs) -> anyhow::Result<()> {
         kubeconfig,
         certificates,
         metrics_listen,
+        lead,
         log: _,
     } = args;
     let signals = Signals::new()?;
-    let Connection { client, .. } = kubernetes::connect(kubeconfig.as_deref()).await?;
+    let Connection {
+        client,
+        own_namespace,
+    } = kubernetes::connect(kubeconfig.as_deref()).await?;
 
     let mut registry = Registry::default();
     metrics::register_build(&mut registry, VERSION);
@@ -36,7 +41,7 @@ pub(crate) async fn manage(args: ManageArgs) -> anyhow::Result<()> {
     let shutdown = CancellationToken::new();
     let mut tasks = Tasks::new(shutdown.clone());
 
-    if let Some((keeper, state)) = keeper(certificates, client, &mut registry)? {
+    if let Some((keeper, state)) = keeper(certificates, client.clone(), &mut registry)? {
         let kept = readiness.condition("certificates");
         tasks.spawn_until("certificates", shutdown.clone(), keeper.run());
         tasks.spawn_until(
@@ -45,6 +50,10 @@ pub(crate) async fn manage(args: ManageArgs) -> anyhow::Result<()> {
             follow(state, kept),
         );
     }
+    // Nobody says more of policies yet.
+    let (_additions, additional) = hardening_status::additional_conditions();
+    let lead = Lead::new(lead, client, own_namespace, additional, &mut registry);
+    tasks.spawn("leader election", lead.run(shutdown.clone()));
 
     let admin = Admin::new(readiness, Arc::new(registry));
     let probes = BoundProbes::bind(metrics_listen, admin).await?;

@@ -10,7 +10,7 @@ use serde::Serialize;
 use crate::field::Field;
 
 /// Where a default is written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Level {
     Pod,
     Container,
@@ -236,6 +236,14 @@ impl Value {
                 });
             }
         }
+    }
+
+    /// The value as JSON text.
+    pub(crate) fn to_json(&self) -> String {
+        let mut json = Vec::new();
+        self.write_json(&mut json);
+        // What is written is made of texts.
+        String::from_utf8(json).unwrap_or_default()
     }
 
     pub(crate) fn items(&self) -> &[Item] {

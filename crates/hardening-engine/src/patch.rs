@@ -4,16 +4,14 @@
 //! token. An object that the fields need and the pod lacks is added whole, once, with the fields in it, so
 //! that no operation ever points below something that does not exist.
 
-use std::io::Write as _;
-
 use crate::defaults::Item;
 use crate::field::Field;
 use crate::plan::{Fill, FillValue, Plan, Target, list_of};
-use crate::pod::{Container, ContainerKind, Pod};
-use crate::record;
+use crate::pod::{Container, ContainerKind, Pod, Volume};
+use crate::record::{self, Records};
 
 /// Writes the patch of a plan that is not empty.
-pub(crate) fn write(plan: &Plan<'_>, out: &mut Vec<u8>) {
+pub(crate) fn write(plan: &Plan<'_>, records: &Records, out: &mut Vec<u8>) {
     let mut fills: Vec<&Fill<'_>> = plan.fills.iter().collect();
     fills.sort_by_key(|fill| (place(fill.target), fill.field));
     let mut ops = Operations { out, any: false };
@@ -30,7 +28,7 @@ pub(crate) fn write(plan: &Plan<'_>, out: &mut Vec<u8>) {
         }
     }
     volumes.write(&mut ops);
-    record::write(&mut ops, plan);
+    record::write(&mut ops, plan, records);
     ops.out.push(b']');
 }
 
@@ -62,25 +60,34 @@ pub(crate) struct Operations<'o> {
 }
 
 impl Operations<'_> {
-    /// An `add`, its value written by `value`. Paths are made of names and numbers that need no escape.
-    pub(crate) fn add(&mut self, path: std::fmt::Arguments<'_>, value: impl FnOnce(&mut Vec<u8>)) {
+    /// An `add`, its value written by `value`. The parts of a path are names and numbers that need no
+    /// escape.
+    pub(crate) fn add(&mut self, path: &[&str], value: impl FnOnce(&mut Vec<u8>)) {
         self.open("add", path);
         self.out.extend_from_slice(b",\"value\":");
         value(self.out);
         self.out.push(b'}');
     }
 
-    fn remove(&mut self, path: std::fmt::Arguments<'_>) {
+    fn remove(&mut self, path: &[&str]) {
         self.open("remove", path);
         self.out.push(b'}');
     }
 
-    fn open(&mut self, op: &str, path: std::fmt::Arguments<'_>) {
+    fn open(&mut self, op: &str, path: &[&str]) {
         if std::mem::replace(&mut self.any, true) {
             self.out.push(b',');
         }
-        // Writing to a Vec cannot fail.
-        let _ = write!(self.out, "{{\"op\":\"{op}\",\"path\":\"{path}\"");
+        push(self.out, &["{\"op\":\"", op, "\",\"path\":\""]);
+        push(self.out, path);
+        self.out.push(b'"');
+    }
+}
+
+/// Writes text as it is. A patch is made of so little that formatting it would cost as much as the rest.
+fn push(out: &mut Vec<u8>, parts: &[&str]) {
+    for part in parts {
+        out.extend_from_slice(part.as_bytes());
     }
 }
 
@@ -102,8 +109,13 @@ pub(crate) fn write_list<T>(
 
 /// Writes a JSON string.
 pub(crate) fn write_string(out: &mut Vec<u8>, text: &str) {
-    // A string cannot fail to become JSON, nor a Vec to be written to.
-    let _ = serde_json::to_writer(out, text);
+    let is_plain = |byte: u8| byte != b'"' && byte != b'\\' && !byte.is_ascii_control();
+    if text.bytes().all(is_plain) {
+        push(out, &["\"", text, "\""]);
+    } else {
+        // A string cannot fail to become JSON, nor a Vec to be written to.
+        let _ = serde_json::to_writer(out, text);
+    }
 }
 
 // --- the token ---
@@ -111,13 +123,12 @@ pub(crate) fn write_string(out: &mut Vec<u8>, text: &str) {
 /// From the back, so that no index moves before it is used.
 fn remove_token(ops: &mut Operations<'_>, plan: &Plan<'_>) {
     for (kind, container, mount) in plan.token.mounts.iter().rev() {
-        ops.remove(format_args!(
-            "/spec/{}/{container}/volumeMounts/{mount}",
-            list_of(*kind)
-        ));
+        let (container, mount) = (container.to_string(), mount.to_string());
+        let list = list_of(*kind);
+        ops.remove(&["/spec/", list, "/", &container, "/volumeMounts/", &mount]);
     }
     for volume in plan.token.volumes.iter().rev() {
-        ops.remove(format_args!("/spec/volumes/{volume}"));
+        ops.remove(&["/spec/volumes/", &volume.to_string()]);
     }
 }
 
@@ -137,12 +148,12 @@ fn write_pod(ops: &mut Operations<'_>, pod: &Pod<'_>, fills: &[&Fill<'_>]) {
     let (context, direct): (Vec<&Fill<'_>>, Vec<&Fill<'_>>) =
         fills.iter().partition(|fill| in_context(fill));
     for group in groups(&direct) {
-        ops.add(format_args!("/spec/{}", name(group)), |out| {
+        ops.add(&["/spec/", name(group)], |out| {
             write_value(out, group);
         });
     }
     if !has_context && !context.is_empty() {
-        ops.add(format_args!("/spec/securityContext"), |out| {
+        ops.add(&["/spec/securityContext"], |out| {
             write_object(out, &context);
         });
     } else {
@@ -154,12 +165,7 @@ fn write_pod(ops: &mut Operations<'_>, pod: &Pod<'_>, fills: &[&Fill<'_>]) {
                     .is_some_and(|spec| spec.written().contains(field)),
                 None => false,
             };
-            add_or_append(
-                ops,
-                format_args!("/spec/securityContext"),
-                group,
-                list_exists,
-            );
+            add_or_append(ops, &["/spec/securityContext"], group, list_exists);
         }
     }
 }
@@ -174,7 +180,7 @@ fn write_container<'a>(
     fills: &[&Fill<'a>],
     volumes: &mut Volumes<'a>,
 ) {
-    let list = list_of(kind);
+    let place = ["/spec/", list_of(kind), "/", &index.to_string()].concat();
     let Some((_, _, container)) = pod.containers().find(|(k, i, _)| (*k, *i) == (kind, index))
     else {
         return;
@@ -184,21 +190,21 @@ fn write_container<'a>(
         .partition(|fill| fill.field == Field::WritablePaths);
     let is_capability =
         |fill: &Fill<'_>| matches!(fill.field, Field::CapabilitiesDrop | Field::CapabilitiesAdd);
+    let base = [&*place, "/securityContext"];
+    let capabilities_base = [&*place, "/securityContext/capabilities"];
     match &container.security_context {
         None if !fields.is_empty() => {
-            let path = format_args!("/spec/{list}/{index}/securityContext").to_string();
-            ops.add(format_args!("{path}"), |out| write_object(out, &fields));
+            ops.add(&base, |out| write_object(out, &fields));
         }
         None => {}
         Some(context) => {
-            let base = format!("/spec/{list}/{index}/securityContext");
             let (capabilities, others): (Vec<&Fill<'_>>, Vec<&Fill<'_>>) =
                 fields.iter().partition(|fill| is_capability(fill));
             for group in groups(&others) {
-                add_or_append(ops, format_args!("{base}"), group, false);
+                add_or_append(ops, &base, group, false);
             }
             if context.capabilities.is_none() && !capabilities.is_empty() {
-                ops.add(format_args!("{base}/capabilities"), |out| {
+                ops.add(&capabilities_base, |out| {
                     write_members(out, groups(&capabilities));
                 });
             } else {
@@ -207,12 +213,12 @@ fn write_container<'a>(
                     let exists = group
                         .first()
                         .is_some_and(|fill| written.contains(fill.field));
-                    add_or_append(ops, format_args!("{base}/capabilities"), group, exists);
+                    add_or_append(ops, &capabilities_base, group, exists);
                 }
             }
         }
     }
-    write_mounts(ops, list, index, container, &paths, volumes);
+    write_mounts(ops, &place, container, &paths, volumes);
 }
 
 /// Fills of one field, which several policies may contribute to, are one value.
@@ -226,18 +232,15 @@ fn name(group: &[&Fill<'_>]) -> &'static str {
     path.rsplit('.').next().unwrap_or(path)
 }
 
-fn add_or_append(
-    ops: &mut Operations<'_>,
-    base: std::fmt::Arguments<'_>,
-    group: &[&Fill<'_>],
-    list_exists: bool,
-) {
+fn add_or_append(ops: &mut Operations<'_>, base: &[&str], group: &[&Fill<'_>], list_exists: bool) {
     let name = name(group);
     if !list_exists {
-        return ops.add(format_args!("{base}/{name}"), |out| write_value(out, group));
+        return ops.add(&[base, &["/", name]].concat(), |out| {
+            write_value(out, group);
+        });
     }
     for item in group.iter().flat_map(|fill| fill.items()) {
-        ops.add(format_args!("{base}/{name}/-"), |out| {
+        ops.add(&[base, &["/", name, "/-"]].concat(), |out| {
             out.extend_from_slice(item.json.as_bytes());
         });
     }
@@ -267,7 +270,7 @@ fn write_members<'f, 'a: 'f>(out: &mut Vec<u8>, groups: impl Iterator<Item = &'f
         if i > 0 {
             out.push(b',');
         }
-        let _ = write!(out, "\"{}\":", name(group));
+        push(out, &["\"", name(group), "\":"]);
         write_value(out, group);
     }
     out.push(b'}');
@@ -287,25 +290,27 @@ fn write_value(out: &mut Vec<u8>, group: &[&Fill<'_>]) {
 
 // --- writable paths ---
 
-/// The emptyDirs to add, and the names that are taken.
+/// The emptyDirs to add, and the volumes that the pod has.
 struct Volumes<'a> {
-    names: Vec<String>,
+    existing: &'a [Volume<'a>],
     added: Vec<(String, &'a Item)>,
     list_exists: bool,
 }
 
 impl<'a> Volumes<'a> {
-    fn of(pod: &Pod<'_>) -> Self {
+    fn of(pod: &'a Pod<'a>) -> Self {
         let volumes = pod.spec.as_ref().and_then(|spec| spec.volumes.as_deref());
-        let names = volumes
-            .unwrap_or_default()
-            .iter()
-            .map(|volume| volume.name.as_str().to_owned());
         Self {
-            names: names.collect(),
+            existing: volumes.unwrap_or_default(),
             added: Vec::new(),
             list_exists: volumes.is_some(),
         }
+    }
+
+    fn has(&self, name: &str) -> bool {
+        let existing = self.existing.iter().map(|volume| volume.name.as_str());
+        let added = self.added.iter().map(|(name, _)| name.as_str());
+        existing.chain(added).any(|taken| taken == name)
     }
 
     /// A name for the volume of a container's path that no other volume has. It is for people only: an
@@ -314,7 +319,7 @@ impl<'a> Volumes<'a> {
         let base = volume_name(container, &item.key);
         let mut name = base.clone();
         let mut n = 2;
-        while self.names.contains(&name) {
+        while self.has(&name) {
             let suffix = format!("-{n}");
             let room = MAX_NAME - suffix.len();
             name = format!(
@@ -323,21 +328,23 @@ impl<'a> Volumes<'a> {
             );
             n += 1;
         }
-        self.names.push(name.clone());
         self.added.push((name.clone(), item));
         name
     }
 
     fn write(&self, ops: &mut Operations<'_>) {
         let write = |out: &mut Vec<u8>, (name, item): &(String, &Item)| {
-            let _ = write!(out, "{{\"emptyDir\":{},\"name\":\"{name}\"}}", item.json);
+            push(
+                out,
+                &["{\"emptyDir\":", &item.json, ",\"name\":\"", name, "\"}"],
+            );
         };
         if self.list_exists {
             for volume in &self.added {
-                ops.add(format_args!("/spec/volumes/-"), |out| write(out, volume));
+                ops.add(&["/spec/volumes/-"], |out| write(out, volume));
             }
         } else if !self.added.is_empty() {
-            ops.add(format_args!("/spec/volumes"), |out| {
+            ops.add(&["/spec/volumes"], |out| {
                 write_list(out, self.added.iter(), write);
             });
         }
@@ -372,8 +379,7 @@ fn volume_name(container: &str, path: &str) -> String {
 
 fn write_mounts<'a>(
     ops: &mut Operations<'_>,
-    list: &str,
-    index: usize,
+    place: &str,
     container: &Container<'_>,
     paths: &[&Fill<'a>],
     volumes: &mut Volumes<'a>,
@@ -385,16 +391,16 @@ fn write_mounts<'a>(
     let write = |out: &mut Vec<u8>, (name, path): &(String, &str)| {
         out.extend_from_slice(b"{\"mountPath\":");
         write_string(out, path);
-        let _ = write!(out, ",\"name\":\"{name}\"}}");
+        push(out, &[",\"name\":\"", name, "\"}"]);
     };
     if container.volume_mounts.is_some() {
         for mount in &mounts {
-            ops.add(format_args!("/spec/{list}/{index}/volumeMounts/-"), |out| {
+            ops.add(&[place, "/volumeMounts/-"], |out| {
                 write(out, mount);
             });
         }
     } else if !mounts.is_empty() {
-        ops.add(format_args!("/spec/{list}/{index}/volumeMounts"), |out| {
+        ops.add(&[place, "/volumeMounts"], |out| {
             write_list(out, mounts.iter(), write);
         });
     }

@@ -12,6 +12,7 @@ use crate::patch;
 use crate::pod::Pod;
 use crate::policy::{Policy, PolicyRef};
 use crate::policy_set::Matching;
+use crate::record::Records;
 use crate::state::State;
 use crate::token;
 
@@ -123,9 +124,9 @@ impl Plan<'_> {
         self.fills.is_empty()
     }
 
-    /// Writes the RFC 6902 patch.
-    pub fn write_patch(&self, out: &mut Vec<u8>) {
-        patch::write(self, out);
+    /// Writes the RFC 6902 patch, with the plan's own records for the pod's annotations.
+    pub fn write_patch(&self, records: &Records, out: &mut Vec<u8>) {
+        patch::write(self, records, out);
     }
 
     /// The patch, typed.
@@ -135,7 +136,7 @@ impl Plan<'_> {
             return json_patch::Patch::default();
         }
         let mut json = Vec::new();
-        self.write_patch(&mut json);
+        self.write_patch(&self.records(), &mut json);
         // What this crate writes is a patch; a test holds it to that for generated pods.
         serde_json::from_slice(&json).unwrap_or_default()
     }
@@ -226,15 +227,19 @@ impl Withheld<'_> {
 }
 
 fn path(target: Target<'_>, field: Field) -> String {
+    let mut path = String::new();
+    push_path(&mut path, target, field);
+    path
+}
+
+/// Writes a field's path, as [`Fill::path`] gives it.
+pub(crate) fn push_path(out: &mut String, target: Target<'_>, field: Field) {
     let row = field.row();
     match target {
-        Target::Pod => format!("spec.{}", row.pod.unwrap_or_default()),
+        Target::Pod => out.extend(["spec.", row.pod.unwrap_or_default()]),
         Target::Container { kind, name, .. } => {
-            format!(
-                "spec.{}[{name}].{}",
-                list_of(kind),
-                row.container.unwrap_or_default()
-            )
+            let field = row.container.unwrap_or_default();
+            out.extend(["spec.", list_of(kind), "[", name, "].", field]);
         }
     }
 }

@@ -10,6 +10,8 @@ use hardening_api::{
     violations,
 };
 use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
 
 use crate::defaults::{self, Level, PolicyDefault};
 use crate::field::Field;
@@ -72,7 +74,7 @@ pub struct Policy {
     pub(crate) pod_selector: Selector,
     pub(crate) namespace_selector: Selector,
     /// Empty: all.
-    service_accounts: Box<[Box<str>]>,
+    pub(crate) service_accounts: Box<[Box<str>]>,
     /// Whether items that a list of the author's lacks are added to it.
     pub(crate) union: bool,
     kinds: Box<[ContainerKind]>,
@@ -90,6 +92,22 @@ pub(crate) enum Order {
 // === impl Policy ===
 
 impl Policy {
+    /// Compiles a policy that comes as it is and not as its type: one that an older schema let in, or that
+    /// somebody put past the schema, is still an object with a name, and what is wrong with it is told by
+    /// its fields' names.
+    ///
+    /// # Errors
+    ///
+    /// Where the API server's schema and rules would refuse it, or it is not what the kind's type can hold.
+    pub fn from_object(kind: PolicyKind, object: &Value) -> Result<Self, InvalidPolicy> {
+        match kind {
+            PolicyKind::Namespaced => {
+                typed(kind, object).and_then(|typed| Self::namespaced(&typed))
+            }
+            PolicyKind::Cluster => typed(kind, object).and_then(|typed| Self::cluster(&typed)),
+        }
+    }
+
     /// Compiles a namespace's policy.
     ///
     /// # Errors
@@ -269,6 +287,21 @@ impl Policy {
     fn all_defaults(&self) -> impl Iterator<Item = &PolicyDefault> {
         self.defaults.iter().chain(self.profile)
     }
+}
+
+/// The object as its type; or all that is wrong with it, which the error of a failed deserialisation alone
+/// does not tell.
+fn typed<P: DeserializeOwned>(kind: PolicyKind, object: &Value) -> Result<P, InvalidPolicy> {
+    P::deserialize(object).map_err(|error| {
+        let mut violations = violations(kind, object);
+        if violations.is_empty() {
+            violations.push(Violation {
+                path: "spec".to_owned(),
+                message: error.to_string(),
+            });
+        }
+        InvalidPolicy { violations }
+    })
 }
 
 fn validate(kind: PolicyKind, object: &impl Serialize) -> Result<(), InvalidPolicy> {

@@ -308,10 +308,7 @@ impl PolicySet {
     }
 
     /// The labels of a namespace; one that is not known has its name as a label.
-    pub(crate) fn namespace_label<'a>(
-        &'a self,
-        namespace: &'a str,
-    ) -> impl Fn(&str) -> Option<&'a str> {
+    pub fn namespace_label<'a>(&'a self, namespace: &'a str) -> impl Fn(&str) -> Option<&'a str> {
         let labels = self.namespaces.get(namespace);
         move |key| match labels {
             Some(labels) => labels

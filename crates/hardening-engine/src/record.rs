@@ -1,10 +1,16 @@
 //! Where people look: the record of a decision on the pod, in the API server's audit log, and in the
 //! client's terminal. The same input gives the same bytes.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::ptr;
 
-use crate::patch::{Operations, write_string};
-use crate::plan::{Fill, Plan, Withheld};
+use crate::field::Field;
+use crate::guard::Guard;
+use crate::json::Text;
+use crate::patch::{Operations, write_list, write_string};
+use crate::plan::{Fill, Plan, Target, Withheld, push_path};
+use crate::policy::PolicyRef;
 
 /// On the pod: policy (`namespace/name@generation`, or `name@generation`) to the fields it filled in.
 pub const FILLED: &str = "podhardening.dev/filled";
@@ -13,24 +19,46 @@ pub const WITHHELD: &str = "podhardening.dev/withheld";
 
 /// The most bytes that all annotations of an object may have together; beyond it the API server refuses
 /// the object.
-const ANNOTATIONS_LIMIT: usize = 256 * 1024;
+pub(crate) const ANNOTATIONS_LIMIT: usize = 256 * 1024;
 /// The most characters of a warning that every client shows whole.
 const WARNING_LIMIT: usize = 120;
 
-type Record = BTreeMap<String, Vec<String>>;
+/// What a plan did and why, as JSON: each is an object whose keys are policies or guards, in order, and whose
+/// values are lists of fields. Empty text where there is nothing to say.
+#[derive(Debug, Default)]
+pub struct Records {
+    /// Policy (`namespace/name@generation`, or `name@generation` for a cluster policy) to the fields that it
+    /// fills in.
+    pub filled: String,
+    /// Guard to the fields that it held back.
+    pub withheld: String,
+    /// Policy in mode Audit to the fields that it would fill in.
+    pub audited: String,
+}
 
-impl Plan<'_> {
+impl Records {
     /// What the API server's audit log gets: names without a prefix, and JSON.
     #[must_use]
-    pub fn audit_annotations(&self) -> Vec<(&'static str, String)> {
+    pub fn into_audit_annotations(self) -> Vec<(&'static str, String)> {
         let records = [
-            ("filled", filled(&self.fills)),
-            ("withheld", withheld(&self.withheld)),
-            ("audited", filled(&self.audited)),
+            ("filled", self.filled),
+            ("withheld", self.withheld),
+            ("audited", self.audited),
         ];
-        let said = records.into_iter().filter(|(_, record)| !record.is_empty());
-        said.map(|(name, record)| (name, to_json(&record)))
-            .collect()
+        let said = records.into_iter().filter(|(_, json)| !json.is_empty());
+        said.collect()
+    }
+}
+
+impl Plan<'_> {
+    /// What there is to record of the plan.
+    #[must_use]
+    pub fn records(&self) -> Records {
+        Records {
+            filled: filled(&self.fills),
+            withheld: withheld(&self.withheld),
+            audited: filled(&self.audited),
+        }
     }
 
     /// One short line for the client: where a policy in mode Audit would fill something in, and where a
@@ -80,106 +108,181 @@ fn count(defaults: usize) -> String {
 }
 
 /// Writes the annotations that record a plan, on top of what an earlier round recorded.
-pub(crate) fn write(ops: &mut Operations<'_>, plan: &Plan<'_>) {
+pub(crate) fn write(ops: &mut Operations<'_>, plan: &Plan<'_>, records: &Records) {
     // An ephemeral containers request changes nothing but ephemeral containers; the audit log has it.
     if plan.pod.running.is_some() {
         return;
     }
     let annotations = plan.pod.annotations();
-    let earlier = |text: Option<&str>| {
-        text.and_then(|text| serde_json::from_str::<Record>(text).ok())
-            .unwrap_or_default()
-    };
-    let mut fields = earlier(
-        annotations
-            .and_then(|a| a.filled.as_ref())
-            .map(|text| text.as_str()),
-    );
-    merge(&mut fields, filled(&plan.fills));
-    let mut held = earlier(
-        annotations
-            .and_then(|a| a.withheld.as_ref())
-            .map(|text| text.as_str()),
-    );
-    merge(&mut held, withheld(&plan.withheld));
-
-    let mut records = vec![(FILLED, to_json(&fields))];
-    if !held.is_empty() {
-        records.push((WITHHELD, to_json(&held)));
-    }
+    let (filled, withheld) = annotations.map_or((None, None), |annotations| {
+        (annotations.filled.as_ref(), annotations.withheld.as_ref())
+    });
+    let records = [
+        (FILLED, on_top_of(filled, &records.filled)),
+        (WITHHELD, on_top_of(withheld, &records.withheld)),
+    ];
+    let records = records.iter().filter(|(_, json)| !json.is_empty());
     let added: usize = records
-        .iter()
-        .map(|(key, value)| key.len() + value.len())
+        .clone()
+        .map(|(key, json)| key.len() + json.len())
         .sum();
     if annotations.map_or(0, |annotations| annotations.bytes) + added > ANNOTATIONS_LIMIT {
         return;
     }
     let object = |out: &mut Vec<u8>| {
         out.push(b'{');
-        for (i, (key, value)) in records.iter().enumerate() {
+        for (i, (key, json)) in records.clone().enumerate() {
             if i > 0 {
                 out.push(b',');
             }
             write_string(out, key);
             out.push(b':');
-            write_string(out, value);
+            write_string(out, json);
         }
         out.push(b'}');
     };
     match (&plan.pod.metadata, annotations) {
-        (None, _) => ops.add(format_args!("/metadata"), |out| {
+        (None, _) => ops.add(&["/metadata"], |out| {
             out.extend_from_slice(b"{\"annotations\":");
             object(out);
             out.push(b'}');
         }),
-        (Some(_), None) => ops.add(format_args!("/metadata/annotations"), object),
+        (Some(_), None) => ops.add(&["/metadata/annotations"], object),
         (Some(_), Some(_)) => {
-            for (key, value) in &records {
+            for (key, json) in records {
                 let key = key.replace('/', "~1");
-                ops.add(format_args!("/metadata/annotations/{key}"), |out| {
-                    write_string(out, value);
+                ops.add(&["/metadata/annotations/", &key], |out| {
+                    write_string(out, json);
                 });
             }
         }
     }
 }
 
-fn filled(fills: &[Fill<'_>]) -> Record {
-    let mut record = Record::new();
+// === making the records ===
+
+fn filled(fills: &[Fill<'_>]) -> String {
+    let mut policies: Vec<&PolicyRef> = Vec::new();
     for fill in fills {
-        push(&mut record, fill.policy.to_string(), fill.path());
-    }
-    record
-}
-
-fn withheld(withheld: &[Withheld<'_>]) -> Record {
-    let mut record = Record::new();
-    for held in withheld {
-        let path = match held.item {
-            Some(item) => format!("{}[{item}]", held.path()),
-            None => held.path(),
-        };
-        push(&mut record, held.guard.name().to_owned(), path);
-    }
-    record
-}
-
-fn merge(record: &mut Record, more: Record) {
-    for (key, paths) in more {
-        for path in paths {
-            push(record, key.clone(), path);
+        if !policies.iter().any(|policy| ptr::eq(*policy, fill.policy)) {
+            policies.push(fill.policy);
         }
     }
+    let mut policies: Vec<(String, &PolicyRef)> = policies
+        .into_iter()
+        .map(|policy| (policy.to_string(), policy))
+        .collect();
+    policies.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
+    let policies = policies.iter().map(|(key, policy)| {
+        let of_policy = fills.iter().filter(|fill| ptr::eq(fill.policy, *policy));
+        // What a policy spells out of a list and what its profile says are two fills, one after the other.
+        let mut before = None;
+        let places = of_policy.filter_map(move |fill| {
+            let place: Place<'_> = (fill.target, fill.field, None);
+            (before.replace(place) != Some(place)).then_some(place)
+        });
+        (key.as_str(), places)
+    });
+    to_json(policies)
 }
 
-fn push(record: &mut Record, key: String, path: String) {
-    let paths = record.entry(key).or_default();
-    if !paths.contains(&path) {
-        paths.push(path);
+fn withheld(withheld: &[Withheld<'_>]) -> String {
+    let mut guards: Vec<Guard> = withheld.iter().map(|held| held.guard).collect();
+    guards.sort_unstable_by_key(|guard| guard.name());
+    guards.dedup();
+    let guards = guards.iter().map(|guard| {
+        let mut places = Vec::new();
+        for held in withheld.iter().filter(|held| held.guard == *guard) {
+            let place = (held.target, held.field, held.item);
+            // Several policies may have wanted to fill in the same.
+            if !places.contains(&place) {
+                places.push(place);
+            }
+        }
+        (guard.name(), places.into_iter())
+    });
+    to_json(guards)
+}
+
+/// A field at its place, and the item of it that is meant, if it is one.
+type Place<'a> = (Target<'a>, Field, Option<&'a str>);
+
+fn to_json<'a, P: Iterator<Item = Place<'a>>>(
+    lists: impl ExactSizeIterator<Item = (&'a str, P)>,
+) -> String {
+    if lists.len() == 0 {
+        return String::new();
     }
+    let mut out = Vec::with_capacity(RECORD_CAPACITY);
+    let mut path = String::new();
+    for (i, (key, places)) in lists.enumerate() {
+        out.extend_from_slice(if i == 0 { b"{" } else { b"," });
+        write_string(&mut out, key);
+        out.push(b':');
+        write_list(&mut out, places, |out, (target, field, item)| {
+            path.clear();
+            push_path(&mut path, target, field);
+            if let Some(item) = item {
+                path.extend(["[", item, "]"]);
+            }
+            write_string(out, &path);
+        });
+    }
+    out.push(b'}');
+    // Made of text alone.
+    String::from_utf8(out).unwrap_or_default()
 }
 
-fn to_json(record: &Record) -> String {
+/// Room for the record of a pod with a few containers.
+const RECORD_CAPACITY: usize = 1024;
+
+/// What an earlier round recorded, with what this one adds to it.
+fn on_top_of<'r>(earlier: Option<&Text<'_>>, json: &'r str) -> Cow<'r, str> {
+    let Some(earlier) = earlier else {
+        return Cow::Borrowed(json);
+    };
+    // What is not a record of ours is written over.
+    let read = |json: &str| serde_json::from_str::<Record>(json).unwrap_or_default();
+    let mut record = read(earlier.as_str());
+    for (key, paths) in read(json) {
+        let known = record.entry(key).or_default();
+        for path in paths {
+            if !known.contains(&path) {
+                known.push(path);
+            }
+        }
+    }
+    if record.is_empty() {
+        return Cow::Borrowed("");
+    }
     // Strings in maps cannot fail to become JSON.
-    serde_json::to_string(record).unwrap_or_default()
+    Cow::Owned(serde_json::to_string(&record).unwrap_or_default())
+}
+
+type Record = BTreeMap<String, Vec<String>>;
+
+#[cfg(test)]
+mod tests {
+    use hardening_api::PodHardeningPolicy;
+    use serde_json::json;
+
+    use crate::{Pod, Policy, PolicySet, UnknownNamespaces, plan};
+
+    #[test]
+    fn a_list_that_a_policy_and_its_profile_add_to_is_recorded_once() {
+        let policy: PodHardeningPolicy = serde_json::from_value(json!({
+            "apiVersion": "podhardening.dev/v1alpha1", "kind": "PodHardeningPolicy",
+            "metadata": {"name": "p", "namespace": "shop"},
+            "spec": {"profile": "Hardened", "containers": {"writablePaths": [{"path": "/var/run"}]}},
+        }))
+        .unwrap();
+        let mut set = PolicySet::new(UnknownNamespaces::OnlyNameLabel);
+        set.insert_policy(Policy::namespaced(&policy).unwrap());
+        let pod = Pod::from_json(r#"{"spec": {"containers": [{"name": "a"}, {"name": "b"}]}}"#);
+        let pod = pod.unwrap();
+        let records = plan(&set.matching("shop", &pod).unwrap(), &pod).records();
+        let recorded = |path: &str| records.filled.matches(path).count();
+        assert_eq!(recorded("spec.containers[a].writablePaths"), 1);
+        assert_eq!(recorded("spec.containers[b].writablePaths"), 1);
+    }
 }

@@ -6,16 +6,16 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 
 /// A selector. All requirements must hold; none: it selects everything.
 #[derive(Debug, Default)]
-pub(crate) struct Selector(Box<[Requirement]>);
+pub(crate) struct Selector(pub(crate) Box<[Requirement]>);
 
 #[derive(Debug)]
-struct Requirement {
-    key: Arc<str>,
-    is: Is,
+pub(crate) struct Requirement {
+    pub(crate) key: Arc<str>,
+    pub(crate) is: Is,
 }
 
 #[derive(Debug)]
-enum Is {
+pub(crate) enum Is {
     In(Box<[Arc<str>]>),
     /// A label that is absent is not in any set.
     NotIn(Box<[Arc<str>]>),

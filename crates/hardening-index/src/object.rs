@@ -3,9 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use hardening_api::{
-    ClusterPodHardeningPolicy, PodHardeningPolicy, PolicyKind, Violation, violations,
-};
+use hardening_api::PolicyKind;
 use hardening_engine::{InvalidPolicy, Policy, PolicyKey};
 use k8s_openapi::api::core::v1::{Namespace, ServiceAccount as CoreServiceAccount};
 use k8s_openapi::api::node::v1::RuntimeClass as NodeRuntimeClass;
@@ -13,7 +11,6 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Resource;
 use kube::core::{DynamicObject, PartialObjectMeta};
 use serde::Deserialize;
-use serde_json::Value;
 
 /// The resources that are watched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -203,18 +200,11 @@ impl Object {
     pub(crate) fn policy(object: DynamicObject) -> Self {
         let key = policy_key(&object);
         let value = serde_json::to_value(object).unwrap_or_default();
-        let policy = match key.namespace {
-            Some(_) => compile(
-                PolicyKind::Namespaced,
-                &value,
-                |typed: PodHardeningPolicy| Policy::namespaced(&typed),
-            ),
-            None => compile(
-                PolicyKind::Cluster,
-                &value,
-                |typed: ClusterPodHardeningPolicy| Policy::cluster(&typed),
-            ),
+        let kind = match key.namespace {
+            Some(_) => PolicyKind::Namespaced,
+            None => PolicyKind::Cluster,
         };
+        let policy = Policy::from_object(kind, &value);
         Self::Policy(key, Box::new(policy))
     }
 
@@ -244,28 +234,6 @@ impl Object {
         } = object;
         let node_selector = scheduling.and_then(|scheduling| scheduling.node_selector);
         Self::RuntimeClass(name(&metadata), node_selector.unwrap_or_default())
-    }
-}
-
-/// The policy, or all that is wrong with it, with the fields' names, which the error of a failed
-/// deserialisation alone does not tell.
-fn compile<P: serde::de::DeserializeOwned>(
-    kind: PolicyKind,
-    value: &Value,
-    compile: impl FnOnce(P) -> Result<Policy, InvalidPolicy>,
-) -> Result<Policy, InvalidPolicy> {
-    match P::deserialize(value) {
-        Ok(typed) => compile(typed),
-        Err(error) => {
-            let mut violations = violations(kind, value);
-            if violations.is_empty() {
-                violations.push(Violation {
-                    path: "spec".to_owned(),
-                    message: error.to_string(),
-                });
-            }
-            Err(InvalidPolicy { violations })
-        }
     }
 }
 

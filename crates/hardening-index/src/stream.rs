@@ -65,14 +65,23 @@ fn objects<K>(
 where
     K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
 {
-    let changes = watcher(api, config()).map_ok(move |event| match event {
+    let changes = events(api).map_ok(move |event| match event {
         Event::Init => Change::ListBegins,
         Event::InitApply(listed) => Change::Listed(object(listed)),
         Event::InitDone => Change::ListEnds,
         Event::Apply(applied) => Change::Applied(object(applied)),
         Event::Delete(deleted) => Change::Deleted(key(&deleted)),
     });
-    pausing(changes).boxed()
+    changes.boxed()
+}
+
+/// What happens to the objects of a resource, from their first list on, without end. Errors are part of it:
+/// after each the stream pauses, then goes on where it was.
+pub fn events<K>(api: Api<K>) -> BoxStream<'static, Result<Event<K>, watcher::Error>>
+where
+    K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
+{
+    pausing(watcher(api, config())).boxed()
 }
 
 /// Lists are paged, and read what is true now: "any" version, which a server could answer from its cache,
@@ -87,11 +96,11 @@ fn config() -> watcher::Config {
 /// Not kube's own `default_backoff`: that one takes the announcement of a list, which comes before the
 /// first byte was sent, for a success, and so never gets beyond its shortest pause; and its longest is
 /// longer than a recovery may take.
-fn pausing(
-    changes: impl Stream<Item = Result<Change, watcher::Error>> + Send + 'static,
-) -> impl Stream<Item = Result<Change, watcher::Error>> + Send {
+fn pausing<K: Send + 'static>(
+    events: impl Stream<Item = Result<Event<K>, watcher::Error>> + Send + 'static,
+) -> impl Stream<Item = Result<Event<K>, watcher::Error>> + Send {
     let state = Pausing {
-        changes: changes.boxed(),
+        events: events.boxed(),
         backoff: backoff(),
         pause: None,
     };
@@ -101,22 +110,22 @@ fn pausing(
     })
 }
 
-struct Pausing {
-    changes: BoxStream<'static, Result<Change, watcher::Error>>,
+struct Pausing<K> {
+    events: BoxStream<'static, Result<Event<K>, watcher::Error>>,
     backoff: ExponentialBackoff,
     pause: Option<Duration>,
 }
 
-impl Pausing {
-    async fn next(&mut self) -> Option<Result<Change, watcher::Error>> {
+impl<K> Pausing<K> {
+    async fn next(&mut self) -> Option<Result<Event<K>, watcher::Error>> {
         if let Some(pause) = self.pause.take() {
             tokio::time::sleep(pause).await;
         }
-        let item = self.changes.next().await?;
+        let item = self.events.next().await?;
         match &item {
             Err(_) => self.pause = self.backoff.next(),
-            Ok(Change::ListBegins) => {}
-            Ok(Change::Listed(_) | Change::ListEnds | Change::Applied(_) | Change::Deleted(_)) => {
+            Ok(Event::Init) => {}
+            Ok(Event::InitApply(_) | Event::InitDone | Event::Apply(_) | Event::Delete(_)) => {
                 self.backoff = backoff();
             }
         }

@@ -4,6 +4,9 @@ use std::fmt;
 
 use hardening_engine::{Field, Guard, Pod, PolicySet, Unseen, plan};
 
+use crate::refusal::Refused;
+use crate::review::Review;
+
 /// Decides what a pod gets. It is a value so that the handler around it can be held to what it promises
 /// whatever the decision does.
 pub trait Decide: fmt::Debug + Send + Sync + 'static {
@@ -18,6 +21,16 @@ pub trait Decide: fmt::Debug + Send + Sync + 'static {
         namespace: &str,
         pod: &Pod<'_>,
     ) -> Result<Decision, Unseen>;
+
+    /// Reads what is asked, as [`Review::from_json`] does. Only what decides without looking at the pod has
+    /// reason to read less of it.
+    ///
+    /// # Errors
+    ///
+    /// Where the body is not a review of a pod.
+    fn read<'b>(&self, body: &'b [u8], scratch: &'b mut String) -> Result<Review<'b>, Refused> {
+        Review::from_json(body, scratch)
+    }
 }
 
 /// What a pod gets.
@@ -53,14 +66,15 @@ impl Decide for Engine {
     ) -> Result<Decision, Unseen> {
         let matching = policies.matching(namespace, pod)?;
         let plan = plan(&matching, pod);
+        let records = plan.records();
         let mut patch = Vec::new();
         if !plan.is_empty() {
             patch.reserve(PATCH_CAPACITY);
-            plan.write_patch(&mut patch);
+            plan.write_patch(&records, &mut patch);
         }
         Ok(Decision {
             patch,
-            audit_annotations: plan.audit_annotations(),
+            audit_annotations: records.into_audit_annotations(),
             warning: plan.warning(),
             filled: plan.fills.iter().map(|fill| fill.field).collect(),
             audited: plan.audited.iter().map(|fill| fill.field).collect(),

@@ -64,7 +64,8 @@ impl Handler {
         deadline: Instant,
     ) -> Result<(Vec<u8>, Outcome), Refused> {
         let started = Instant::now();
-        let review = Review::from_json(body)?;
+        let mut scratch = String::new();
+        let review = self.decide.read(body, &mut scratch)?;
         let decided = match &review.pod {
             Some(pod) => self.decide(&review.namespace, pod, deadline).await,
             None => Ok(Decision::default()),

@@ -34,6 +34,7 @@ mod connection;
 mod envelope;
 mod listener;
 mod log_limit;
+mod managed_fields;
 
 pub use admin::Admin;
 pub use callers::{Callers, CallersError};

@@ -1,7 +1,7 @@
 //! What the API server asks, read from a request's body.
 //!
-//! Nothing is copied out of the body, and of the pod only those fields are looked at that matter. A body is
-//! gone through once where nothing is wrong with it. Where something is, it is gone through again with the
+//! Of the pod only those fields are looked at that matter, and none is copied. A body is parsed once where
+//! nothing is wrong with it. Where something is, it is gone through again with the
 //! object left raw, so that a pod that cannot be read still leaves the request's uid to answer with.
 
 use std::borrow::Cow;
@@ -10,6 +10,7 @@ use hardening_engine::Pod;
 use serde_json::value::RawValue;
 
 use crate::envelope::{About, Envelope, Object, presentable, uid_of_broken};
+use crate::managed_fields;
 use crate::refusal::{JsonFault, Refusal, Refused};
 
 /// What the API server asks.
@@ -43,18 +44,19 @@ pub enum Operation {
 // === impl Review ===
 
 impl<'a> Review<'a> {
-    /// Reads the body of a request.
+    /// Reads the body of a request. `scratch` is room for what of it is worth reading.
     ///
     /// # Errors
     ///
     /// Where it is not an AdmissionReview, or not one of pods.
-    pub fn from_json(body: &'a [u8]) -> Result<Self, Refused> {
+    pub fn from_json(body: &'a [u8], scratch: &'a mut String) -> Result<Self, Refused> {
         if body.is_empty() {
             return Err(Refused::without_uid(Refusal::EmptyBody));
         }
         let text = std::str::from_utf8(body)
             .map_err(|error| Refused::without_uid(Refusal::NotUtf8(error.valid_up_to())))?;
-        match Self::of_new_pod(text) {
+        let lean = managed_fields::leave_out(text, scratch);
+        match Self::of_new_pod(if lean { scratch } else { text }) {
             Some(review) => Ok(review),
             None => Self::of_anything(text),
         }

@@ -4,8 +4,9 @@
 
 use hardening_engine::PolicySet;
 use serde_json::{Map, Value, json};
+use test_control_plane::ControlPlane;
 
-use super::api::{Api, namespace};
+use super::api::{Api, namespace, shared};
 use super::generate::policy::NAMESPACES;
 use super::policies;
 use super::webhook::{Asked, RunningWebhook};
@@ -31,7 +32,12 @@ pub(crate) struct Lab {
 impl Lab {
     /// Prepares the cluster; each lab has a webhook of its own, which is told by its user.
     pub(crate) async fn open(user: &'static str) -> Self {
-        let admin = Api::admin().await;
+        Self::open_in(shared().await, user).await
+    }
+
+    /// As [`Self::open`], in another cluster than the one that all tests share.
+    pub(crate) async fn open_in(control_plane: &ControlPlane, user: &'static str) -> Self {
+        let admin = Api::of(control_plane);
         for (name, labels) in NAMESPACES {
             let labels: Map<String, Value> = labels
                 .iter()
@@ -72,10 +78,11 @@ impl Lab {
             })]),
         )
         .await;
-        let with_us = Api::administrator(user).await;
+        let administrator = async |name| Api::user(control_plane, name, "system:masters").await;
+        let with_us = administrator(user).await;
         webhook.until_asked(&with_us, NAMESPACES[0].0).await;
         Self {
-            without_us: Api::administrator("nobody-asked").await,
+            without_us: administrator("nobody-asked").await,
             admin,
             with_us,
             webhook,

@@ -6,6 +6,8 @@ pub(crate) mod compare;
 pub(crate) mod controller;
 pub(crate) mod crds;
 pub(crate) mod generate;
+#[path = "../../support/go_tool.rs"]
+pub(crate) mod go_tool;
 #[path = "../../support/kinds.rs"]
 pub(crate) mod kinds;
 pub(crate) mod lab;
@@ -18,6 +20,7 @@ pub(crate) mod shrink;
 pub(crate) mod tally;
 #[path = "../../support/tell.rs"]
 pub(crate) mod tell;
+pub(crate) mod told;
 pub(crate) mod version;
 #[path = "../../support/webhook.rs"]
 pub(crate) mod webhook;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::{Args as ClapArgs, ValueHint};
 
-use super::{LogArgs, SERVING_SECRET, ServiceName, duration};
+use super::{LeadArgs, LogArgs, SERVING_SECRET, ServiceName, duration};
 use crate::error::Usage;
 
 /// Write what the product keeps in a cluster.
@@ -36,6 +36,9 @@ pub(crate) struct ManageArgs {
         default_value = "0.0.0.0:8080"
     )]
     pub(crate) metrics_listen: SocketAddr,
+
+    #[command(flatten)]
+    pub(crate) lead: LeadArgs,
 
     #[command(flatten)]
     pub(crate) log: LogArgs,

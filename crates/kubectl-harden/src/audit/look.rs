@@ -41,7 +41,8 @@ impl World {
     pub(crate) fn look(&self, workload: &Workload<'_>) -> anyhow::Result<Look> {
         // Says what is wrong with it better than any of the steps below.
         workload.pod()?;
-        let before = renewed(workload.pod);
+        let mut before = workload.pod.clone();
+        hardening_engine::running::renew(&mut before);
         let text = before.to_string();
         let pod = Pod::from_json(&text).with_context(|| workload.title())?;
         let matching = workload.matching(&self.set, &pod)?;
@@ -101,15 +102,6 @@ impl World {
         });
         missing.collect()
     }
-}
-
-/// The pod as it would be created anew: without the ephemeral containers that were added to this one.
-fn renewed(pod: &Value) -> Value {
-    let mut pod = pod.clone();
-    if let Some(spec) = pod.get_mut("spec").and_then(Value::as_object_mut) {
-        spec.remove("ephemeralContainers");
-    }
-    pod
 }
 
 fn patched(pod: &Value, plan: &Plan<'_>) -> anyhow::Result<Value> {

@@ -20,7 +20,7 @@ const SUMMARY: [&str; 8] = [
     "COULD AFTER",
 ];
 
-/// Workload by workload what was found, then the namespaces.
+/// Workload by workload what was found, then the namespaces, then what could not be seen.
 pub(crate) fn write_text(audit: &Audit, out: &mut dyn Write) -> io::Result<()> {
     for workload in audit.workloads.iter().filter(|workload| tells(workload)) {
         out.write_all(title(workload).as_bytes())?;
@@ -33,7 +33,15 @@ pub(crate) fn write_text(audit: &Audit, out: &mut dyn Write) -> io::Result<()> {
         }
         writeln!(out)?;
     }
-    writeln!(out, "{}", summary(audit))
+    writeln!(out, "{}", summary(audit))?;
+    // Here too: standard error is not where this ends up when it is kept.
+    if !audit.complete {
+        writeln!(out, "\nThis is not all:")?;
+        for notice in &audit.notices {
+            writeln!(out, "  {}", one_line(&notice.text))?;
+        }
+    }
+    Ok(())
 }
 
 fn tells(workload: &Workload) -> bool {

@@ -205,7 +205,7 @@ fn heading(explained: &Explained) -> String {
         Some(policies) => {
             text += &format!("Policies, in order: {}\n", one_line(&policies.join(", ")));
         }
-        None => {}
+        None => text += "The policies are not known: this is only what is recorded on it.\n",
     }
     text
 }

@@ -71,9 +71,9 @@ fn policies(
         let value = object.value.clone();
         policies.push(match kind {
             PolicyKind::Namespaced => {
-                Linted::namespaced(source, title, serde_json::from_value(value)?, namespace)
+                Linted::namespaced(source, title, serde_json::from_value(value)?, namespace)?
             }
-            PolicyKind::Cluster => Linted::cluster(source, title, serde_json::from_value(value)?),
+            PolicyKind::Cluster => Linted::cluster(source, title, &serde_json::from_value(value)?)?,
         });
     }
     Ok(policies)

@@ -1,10 +1,10 @@
 //! What the API server takes and is likely a mistake all the same.
 
 use hardening_engine::Field;
-use serde_json::Value;
+use hardening_engine::overlap::{Given, Overlaps};
 
-use super::policy::{Default, Level, Linted};
-use super::{Finding, Namespaces, Severity};
+use super::policy::{Level, Linted};
+use super::{Finding, Severity};
 
 /// The sysctls that every kubelet allows (Kubernetes 1.36, `pkg/kubelet/sysctl`); the pods of a policy that
 /// sets another one are refused by kubelets that were not told to allow it.
@@ -23,42 +23,12 @@ const SAFE_SYSCTLS: [&str; 12] = [
     "net.ipv4.tcp_wmem",
 ];
 
-pub(super) fn find(
-    policy: &Linted,
-    all: &[Linted],
-    namespaces: &Namespaces,
-    findings: &mut Vec<Finding>,
-) {
-    let company: Vec<&Linted> = all
-        .iter()
-        .filter(|other| policy.can_share_a_pod(other, namespaces))
-        .collect();
-    let looked_for = Company(&company);
+pub(super) fn find(policy: &Linted, overlaps: &Overlaps, findings: &mut Vec<Finding>) {
     unsafe_sysctls(policy, findings);
-    group_without_user(policy, &looked_for, findings);
-    slow_fs_group(policy, &looked_for, findings);
-    writable_paths_without_effect(policy, &looked_for, findings);
-    no_writable_tmp(policy, &looked_for, findings);
-}
-
-/// The policies that can be for the same pods as one, itself among them.
-struct Company<'a>(&'a [&'a Linted]);
-
-impl Company<'_> {
-    fn gives(&self, field: Field, level: Level, is: impl Fn(&Value) -> bool) -> bool {
-        self.0.iter().any(|policy| {
-            policy
-                .defaults(field, level)
-                .any(|default| is(&default.value))
-        })
-    }
-}
-
-/// The default for a field that a policy spells out.
-fn spelled_out(policy: &Linted, field: Field, level: Level) -> Option<&Default> {
-    policy
-        .defaults(field, level)
-        .find(|default| default.is_spelled_out())
+    group_without_user(policy, overlaps, findings);
+    slow_fs_group(policy, overlaps, findings);
+    writable_paths_without_effect(policy, overlaps, findings);
+    no_writable_tmp(policy, overlaps, findings);
 }
 
 fn warn(policy: &Linted, field: &str, message: &str, findings: &mut Vec<Finding>) {
@@ -66,7 +36,7 @@ fn warn(policy: &Linted, field: &str, message: &str, findings: &mut Vec<Finding>
 }
 
 fn unsafe_sysctls(policy: &Linted, findings: &mut Vec<Finding>) {
-    let Some(default) = spelled_out(policy, Field::Sysctls, Level::Pod) else {
+    let Some(default) = policy.spelled_out(Field::Sysctls, Level::Pod) else {
         return;
     };
     for sysctl in default.value.as_array().into_iter().flatten() {
@@ -75,7 +45,7 @@ fn unsafe_sysctls(policy: &Linted, findings: &mut Vec<Finding>) {
             let message = "is not among the sysctls that Kubernetes calls safe: a kubelet refuses the pod, unless its --allowed-unsafe-sysctls says otherwise";
             warn(
                 policy,
-                &format!("{}[{name}]", default.path()),
+                &format!("{}[{name}]", default.path),
                 message,
                 findings,
             );
@@ -100,62 +70,56 @@ fn with_dots(name: &str) -> String {
     name.chars().map(swap).collect()
 }
 
-fn group_without_user(policy: &Linted, company: &Company<'_>, findings: &mut Vec<Finding>) {
+fn group_without_user(policy: &Linted, overlaps: &Overlaps, findings: &mut Vec<Finding>) {
     for level in [Level::Pod, Level::Container] {
-        let Some(group) = spelled_out(policy, Field::RunAsGroup, level) else {
+        let Some(group) = policy.spelled_out(Field::RunAsGroup, level) else {
             continue;
         };
-        let user = company.gives(Field::RunAsUser, level, |_| true)
-            || (level == Level::Container && company.gives(Field::RunAsUser, Level::Pod, |_| true));
-        if !user {
+        let user = match level {
+            Level::Pod => Given::Pod(Field::RunAsUser),
+            Level::Container => Given::Container(Field::RunAsUser),
+        };
+        if !overlaps.gives(&policy.policy, user, |_| true) {
             let message = "no policy given here sets runAsUser for the same pods: without a user the group is not filled in, because such a pod would not start";
-            warn(policy, group.path(), message, findings);
+            warn(policy, &group.path, message, findings);
         }
     }
 }
 
-fn slow_fs_group(policy: &Linted, company: &Company<'_>, findings: &mut Vec<Finding>) {
-    let Some(group) = spelled_out(policy, Field::FsGroup, Level::Pod) else {
+fn slow_fs_group(policy: &Linted, overlaps: &Overlaps, findings: &mut Vec<Finding>) {
+    let Some(group) = policy.spelled_out(Field::FsGroup, Level::Pod) else {
         return;
     };
-    if !company.gives(Field::FsGroupChangePolicy, Level::Pod, |value| {
-        value == "OnRootMismatch"
-    }) {
+    let how = Given::Pod(Field::FsGroupChangePolicy);
+    if !overlaps.gives(&policy.policy, how, |value| value == r#""OnRootMismatch""#) {
         let message = "without fsGroupChangePolicy: OnRootMismatch every file of every volume changes hands each time a pod starts, which takes long with many files";
-        warn(policy, group.path(), message, findings);
+        warn(policy, &group.path, message, findings);
     }
 }
 
 fn writable_paths_without_effect(
     policy: &Linted,
-    company: &Company<'_>,
+    overlaps: &Overlaps,
     findings: &mut Vec<Finding>,
 ) {
-    let Some(paths) = spelled_out(policy, Field::WritablePaths, Level::Container) else {
+    let Some(paths) = policy.spelled_out(Field::WritablePaths, Level::Container) else {
         return;
     };
-    if !company.gives(Field::ReadOnlyRootFilesystem, Level::Container, |value| {
-        *value == true
-    }) {
+    let read_only = Given::Container(Field::ReadOnlyRootFilesystem);
+    if !overlaps.gives(&policy.policy, read_only, |value| value == "true") {
         let message = "no policy given here sets readOnlyRootFilesystem: true for the same pods: paths are made writable only where that was filled in";
-        warn(policy, paths.path(), message, findings);
+        warn(policy, &paths.path, message, findings);
     }
 }
 
-fn no_writable_tmp(policy: &Linted, company: &Company<'_>, findings: &mut Vec<Finding>) {
-    let read_only = spelled_out(policy, Field::ReadOnlyRootFilesystem, Level::Container);
+fn no_writable_tmp(policy: &Linted, overlaps: &Overlaps, findings: &mut Vec<Finding>) {
+    let read_only = policy.spelled_out(Field::ReadOnlyRootFilesystem, Level::Container);
     let Some(read_only) = read_only.filter(|default| default.value == true) else {
         return;
     };
-    let has_tmp = |value: &Value| {
-        value
-            .as_array()
-            .into_iter()
-            .flatten()
-            .any(|item| item["path"] == "/tmp")
-    };
-    if !company.gives(Field::WritablePaths, Level::Container, has_tmp) {
+    let tmp = Given::Item(Field::WritablePaths, "/tmp");
+    if !overlaps.gives(&policy.policy, tmp, |_| true) {
         let message = "no policy given here makes /tmp writable for the same pods (spec.containers.writablePaths), which many programs need";
-        warn(policy, read_only.path(), message, findings);
+        warn(policy, &read_only.path, message, findings);
     }
 }

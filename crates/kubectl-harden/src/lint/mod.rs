@@ -6,10 +6,12 @@
 mod mistake;
 mod overlap;
 mod policy;
-mod selector;
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
+
+use hardening_engine::overlap::Overlaps;
 
 pub(crate) use policy::Linted;
 
@@ -41,10 +43,20 @@ pub(crate) enum Severity {
 
 /// All there is to say about policies that the API server would take.
 pub(crate) fn lint(policies: &[Linted], namespaces: &Namespaces) -> Vec<Finding> {
+    let mut overlaps = Overlaps::default();
+    for (name, labels) in namespaces {
+        overlaps.insert_namespace(name, labels);
+    }
+    for policy in policies {
+        overlaps.insert_policy(Arc::clone(&policy.policy));
+    }
+    let by_key = policies.iter().enumerate();
+    let by_key = by_key.map(|(at, policy)| (policy.policy.key(), (at, policy)));
+    let by_key = by_key.collect();
     let mut findings = Vec::new();
     for policy in policies {
-        mistake::find(policy, policies, namespaces, &mut findings);
-        overlap::find(policy, policies, namespaces, &mut findings);
+        mistake::find(policy, &overlaps, &mut findings);
+        overlap::find(policy, &by_key, &overlaps, &mut findings);
     }
     findings
 }

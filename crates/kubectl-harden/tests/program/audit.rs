@@ -157,7 +157,11 @@ fn what_is_refused_is_told_and_the_rest_is_shown_as_a_part() {
             "list mutatingwebhookconfigurations",
             json!(["reasons"]),
         ),
-        (VERSION, "get the version", json!(["levels"])),
+        (
+            VERSION,
+            "get the version",
+            json!(["missing", "levels", "risks"]),
+        ),
         (SETS, "list replicasets", json!(["owners"])),
     ];
     for (path, what, affects) in cases {

@@ -9,6 +9,7 @@ mod volume;
 
 pub(super) use container::{Linux, security_context};
 
+use hardening_engine::{FILLED, WITHHELD};
 use serde_json::{Map, Value, json};
 
 use super::values::{self, RUNTIME_CLASSES, SERVICE_ACCOUNTS};
@@ -79,6 +80,25 @@ pub(crate) fn pod(random: &mut Random, name: &str) -> Value {
         ],
     );
     assemble(random, name, spec)
+}
+
+/// A pod that no controller deletes and no node runs, with a name and a label to find it by, and without what
+/// looks like a record.
+pub(crate) fn alone(mut pod: Value, name: &str, run: &str) -> Value {
+    let metadata = pod["metadata"].as_object_mut().unwrap();
+    metadata.remove("generateName");
+    metadata.insert("name".to_owned(), name.into());
+    metadata.remove("finalizers");
+    metadata.remove("ownerReferences");
+    if let Some(Value::Object(annotations)) = metadata.get_mut("annotations") {
+        annotations.remove(FILLED);
+        annotations.remove(WITHHELD);
+        // There must be room for the record.
+        annotations.retain(|_, value| value.as_str().is_some_and(|text| text.len() < 1024));
+    }
+    pod["metadata"]["labels"]["run"] = run.into();
+    pod["spec"].as_object_mut().unwrap().remove("nodeName");
+    pod
 }
 
 fn assemble(random: &mut Random, name: &str, mut spec: Map<String, Value>) -> Value {

@@ -1,0 +1,246 @@
+//! What is measured side by side: the webhook, and two servers on the same stack that do less. The difference
+//! is what the webhook's own work costs.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use std::{fmt, fs, thread};
+
+use anyhow::{Context as _, Result, ensure};
+use clap::ValueEnum;
+use hardening_engine::{Pod, PolicySet, Unseen, plan};
+use hardening_webhook::decision::Decision;
+use hardening_webhook::refusal::Refused;
+use hardening_webhook::review::{Operation, Review};
+use hardening_webhook::{
+    CERTIFICATE_INTERVAL, Certificates, Decide, Limits, Metrics, Readiness, Shutdown, Webhook,
+};
+use prometheus_client::registry::Registry;
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::{NAMESPACE, Size, Written, pod, policies, policy};
+
+/// Who answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Contender {
+    /// Reads the request's uid and allows the pod: the least that a webhook can do.
+    Noop,
+    /// The same, with the patch that the webhook gives, made beforehand: the practical limit of the job.
+    Fixed,
+    /// The webhook.
+    Hardening,
+}
+
+/// A server that answers, as a process of its own; it ends with this value.
+#[derive(Debug)]
+pub struct Running {
+    process: Child,
+    /// Where it answers reviews.
+    pub address: SocketAddr,
+    /// The webhook's policies, for as long as it reads them.
+    _policies: tempfile::TempDir,
+}
+
+/// A server with one answer for all.
+#[derive(Debug)]
+struct Constant {
+    patch: Vec<u8>,
+}
+
+// === impl Contender ===
+
+impl fmt::Display for Contender {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Noop => "no-op",
+            Self::Fixed => "fixed patch",
+            Self::Hardening => "webhook",
+        })
+    }
+}
+
+impl Contender {
+    /// Starts it, and waits until it answers.
+    ///
+    /// # Errors
+    ///
+    /// Where a program is missing, or does not come up.
+    pub fn start(self, size: Size, written: Written) -> Result<Running> {
+        let folder = tempfile::tempdir().context("make a folder")?;
+        let own = std::env::current_exe().context("find this program")?;
+        let address = free_address()?;
+        let (listen, metrics) = (address.to_string(), free_address()?.to_string());
+        let mut command = match self {
+            Self::Noop | Self::Fixed => {
+                let name = self
+                    .to_possible_value()
+                    .map(|value| value.get_name().to_owned());
+                let mut command = Command::new(&own);
+                command
+                    .args(["serve", &name.unwrap_or_default(), "--size", size.name()])
+                    .args(["--written", written.name()]);
+                command
+            }
+            Self::Hardening => {
+                let policies = folder.path().join("policies.json");
+                fs::write(&policies, policy().to_string()).context("write the policy")?;
+                let mut command = Command::new(sibling(&own, "hardening-controller")?);
+                command
+                    .arg("serve")
+                    .arg("--policies")
+                    .arg(policies)
+                    .args(["--log-level", "warn"]);
+                command
+            }
+        };
+        command.args(["--listen", &listen, "--metrics-listen", &metrics]);
+        let process = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .spawn()
+            .with_context(|| format!("start {command:?}"))?;
+        let mut running = Running {
+            process,
+            address,
+            _policies: folder,
+        };
+        running.wait()?;
+        Ok(running)
+    }
+}
+
+fn sibling(own: &std::path::Path, name: &str) -> Result<PathBuf> {
+    let path = own.with_file_name(name);
+    ensure!(
+        path.exists(),
+        "{} is not built: make bench builds it",
+        path.display()
+    );
+    Ok(path)
+}
+
+fn free_address() -> Result<SocketAddr> {
+    let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).context("find a free port")?;
+    listener.local_addr().context("find a free port")
+}
+
+// === impl Running ===
+
+/// How long a server may take to come up.
+const STARTUP: Duration = Duration::from_secs(20);
+
+impl Running {
+    /// The process's id.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.process.id()
+    }
+
+    fn wait(&mut self) -> Result<()> {
+        let deadline = Instant::now() + STARTUP;
+        while std::net::TcpStream::connect(self.address).is_err() {
+            let ended = self.process.try_wait().context("look after the server")?;
+            ensure!(ended.is_none(), "the server ended: {ended:?}");
+            ensure!(
+                Instant::now() < deadline,
+                "the server does not answer at {}",
+                self.address
+            );
+            thread::sleep(Duration::from_millis(10));
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+// === the servers that do less ===
+
+/// Serves as `contender` until the process ends.
+///
+/// # Errors
+///
+/// Where an address cannot be had.
+pub async fn serve(
+    contender: Contender,
+    (size, written): (Size, Written),
+    (listen, metrics_listen): (SocketAddr, SocketAddr),
+) -> Result<()> {
+    let patch = match contender {
+        Contender::Noop => Vec::new(),
+        Contender::Fixed | Contender::Hardening => patch(size, written)?,
+    };
+    let (_sender, policies) = watch::channel(Arc::new(policies()?));
+    let mut registry = Registry::default();
+    let webhook = Webhook {
+        policies,
+        decide: Arc::new(Constant { patch }),
+        certificates: Certificates::self_signed(&["localhost".to_owned()])?,
+        callers: None,
+        certificate_interval: CERTIFICATE_INTERVAL,
+        readiness: Readiness::new(),
+        metrics: Metrics::register(&mut registry, "bench"),
+        registry: Arc::new(registry),
+        limits: Limits::default(),
+        shutdown: Shutdown::default(),
+    };
+    let bound = webhook.bind(listen, metrics_listen).await?;
+    bound.run(CancellationToken::new()).await?;
+    Ok(())
+}
+
+/// The patch that the webhook gives this pod.
+fn patch(size: Size, written: Written) -> Result<Vec<u8>> {
+    let json = pod(size, written)?.to_string();
+    let (policies, pod) = (policies()?, Pod::from_json(&json)?);
+    let matching = policies.matching(NAMESPACE, &pod)?;
+    let plan = plan(&matching, &pod);
+    let mut patch = Vec::new();
+    if !plan.is_empty() {
+        plan.write_patch(&plan.records(), &mut patch);
+    }
+    Ok(patch)
+}
+
+impl Decide for Constant {
+    fn decide(&self, _: &PolicySet, _: &str, _: &Pod<'_>) -> Result<Decision, Unseen> {
+        Ok(Decision {
+            patch: self.patch.clone(),
+            ..Decision::default()
+        })
+    }
+
+    fn read<'b>(&self, body: &'b [u8], scratch: &'b mut String) -> Result<Review<'b>, Refused> {
+        #[derive(Deserialize)]
+        struct Envelope<'b> {
+            #[serde(borrow)]
+            request: Request<'b>,
+        }
+        #[derive(Deserialize)]
+        struct Request<'b> {
+            uid: &'b str,
+        }
+        let Ok(Envelope { request }) = serde_json::from_slice(body) else {
+            // To be told what is wrong with it.
+            return Review::from_json(body, scratch);
+        };
+        Ok(Review {
+            uid: request.uid.into(),
+            namespace: NAMESPACE.into(),
+            operation: Operation::Create,
+            dry_run: false,
+            pod: Pod::from_json("{}").ok(),
+        })
+    }
+}

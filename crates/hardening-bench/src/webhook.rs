@@ -1,0 +1,362 @@
+//! The webhook under load, beside the servers that do less, and the ratios that it is held to.
+
+use std::fs;
+use std::io::IsTerminal as _;
+use std::path::Path;
+
+use anyhow::{Context as _, Result, anyhow};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde::{Deserialize, Serialize};
+
+use crate::contender::Contender;
+use crate::load::{self, Figures, Protocol};
+use crate::{Size, Written, review};
+
+/// A load that all contenders are put under in turn.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Cell {
+    /// How large the pod is.
+    pub size: Size,
+    /// Whether there is anything to fill in.
+    pub written: Written,
+    /// How the client speaks.
+    pub protocol: Protocol,
+    /// Requests under way at any time.
+    pub callers: u32,
+}
+
+/// What one contender does under one load: of each figure the median over the rounds.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Row {
+    /// The load.
+    #[serde(flatten)]
+    pub cell: Cell,
+    /// Who.
+    pub contender: Contender,
+    /// How it did.
+    #[serde(flatten)]
+    pub figures: Figures,
+}
+
+/// A figure of the webhook as a multiple of another contender's, and what it is held to.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Ratio {
+    /// The load.
+    pub cell: Cell,
+    /// What is compared.
+    pub what: Measure,
+    /// With whom.
+    pub with: Contender,
+    /// The webhook's figure by the other's.
+    pub ratio: f64,
+    /// What it must reach.
+    pub limit: Limit,
+}
+
+/// What is compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Measure {
+    /// The server's CPU time for a request.
+    Cpu,
+    /// Requests in a second.
+    Throughput,
+    /// The median of the requests' times.
+    Median,
+}
+
+/// What a ratio is held to.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Limit {
+    /// No more.
+    AtMost(f64),
+    /// No less.
+    AtLeast(f64),
+}
+
+/// How much is measured.
+#[derive(Clone, Copy, Debug)]
+pub struct Extent {
+    /// How often every contender has its turn under every load.
+    pub rounds: usize,
+    /// Requests in a turn with the typical pod; a large one has a quarter of them.
+    pub requests: u32,
+}
+
+// === the loads ===
+
+impl Cell {
+    /// Every load.
+    pub fn all() -> impl Iterator<Item = Self> {
+        Self::pods().flat_map(|(size, written)| {
+            Protocol::ALL.into_iter().flat_map(move |protocol| {
+                [1, 16, 64].into_iter().map(move |callers| Self {
+                    size,
+                    written,
+                    protocol,
+                    callers,
+                })
+            })
+        })
+    }
+
+    fn pods() -> impl Iterator<Item = (Size, Written)> {
+        [Size::Typical, Size::Large]
+            .into_iter()
+            .flat_map(|size| [Written::Nothing, Written::Everything].map(|written| (size, written)))
+    }
+
+    fn requests(self, extent: Extent) -> u32 {
+        match (self.size, self.callers) {
+            (Size::Large, _) => extent.requests / 4,
+            (Size::Small | Size::Typical, 1) => extent.requests / 2,
+            (Size::Small | Size::Typical, _) => extent.requests,
+        }
+    }
+
+    /// A pod that needs nothing has no patch that could be made beforehand.
+    fn contenders(self) -> &'static [Contender] {
+        match self.written {
+            Written::Nothing => &[Contender::Noop, Contender::Fixed, Contender::Hardening],
+            Written::Everything => &[Contender::Noop, Contender::Hardening],
+        }
+    }
+}
+
+// === measuring ===
+
+/// Measures all of it, contenders taking turns within each load, so that whatever else the machine does
+/// hits all of them.
+///
+/// # Errors
+///
+/// Where a server or the client fails.
+pub fn measure(extent: Extent) -> Result<Vec<Row>> {
+    let cells: Vec<Cell> = Cell::all().collect();
+    let turns = cells
+        .iter()
+        .map(|cell| cell.contenders().len() * extent.rounds);
+    let progress = progress(turns.sum());
+    let folder = tempfile::tempdir().context("make a folder")?;
+    let mut rows = Vec::new();
+    for (size, written) in Cell::pods() {
+        let body = folder.path().join("review.json");
+        fs::write(&body, review(size, written)?).context("write the review")?;
+        for cell in cells
+            .iter()
+            .filter(|cell| (cell.size, cell.written) == (size, written))
+        {
+            rows.extend(measure_cell(*cell, extent, &body, &progress)?);
+        }
+    }
+    progress.finish_and_clear();
+    Ok(rows)
+}
+
+fn measure_cell(
+    cell: Cell,
+    extent: Extent,
+    body: &Path,
+    progress: &ProgressBar,
+) -> Result<Vec<Row>> {
+    let started = cell.contenders().iter().map(|contender| {
+        let server = contender.start(cell.size, cell.written);
+        server.map(|server| (*contender, server, Vec::new()))
+    });
+    let mut servers = started.collect::<Result<Vec<_>>>()?;
+    // The first round only warms up.
+    for round in 0..=extent.rounds {
+        for (contender, server, rounds) in &mut servers {
+            progress.set_message(format!(
+                "{} {} {contender}",
+                cell.size.name(),
+                cell.protocol.name()
+            ));
+            let requests = cell.requests(extent);
+            if round == 0 {
+                load::run(server, body, (cell.protocol, cell.callers, requests / 10))?;
+            } else {
+                rounds.push(load::run(
+                    server,
+                    body,
+                    (cell.protocol, cell.callers, requests),
+                )?);
+                progress.inc(1);
+            }
+        }
+    }
+    let rows = servers.iter().map(|(contender, _, rounds)| {
+        Ok(Row {
+            cell,
+            contender: *contender,
+            figures: Figures::median(rounds)?,
+        })
+    });
+    rows.collect()
+}
+
+fn progress(turns: usize) -> ProgressBar {
+    let bar = ProgressBar::new(u64::try_from(turns).unwrap_or(u64::MAX));
+    if !std::io::stderr().is_terminal() {
+        bar.set_draw_target(ProgressDrawTarget::hidden());
+    }
+    let style = ProgressStyle::with_template("{pos}/{len} {bar:30} {eta} left, {msg}");
+    bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
+}
+
+impl Figures {
+    /// Of each figure the median.
+    fn median(rounds: &[Self]) -> Result<Self> {
+        let of = |figure: fn(&Self) -> f64| {
+            let mut values: Vec<f64> = rounds.iter().map(figure).collect();
+            values.sort_by(f64::total_cmp);
+            let middle = values.get(values.len() / 2).copied();
+            middle.ok_or_else(|| anyhow!("there is no round"))
+        };
+        Ok(Self {
+            per_second: of(|f| f.per_second)?,
+            p50: of(|f| f.p50)?,
+            p99: of(|f| f.p99)?,
+            server_cpu: of(|f| f.server_cpu)?,
+            client_cpu: of(|f| f.client_cpu)?,
+        })
+    }
+}
+
+// === the ratios ===
+
+/// What the webhook is held to, and how it does.
+#[must_use]
+pub fn ratios(rows: &[Row]) -> Vec<Ratio> {
+    let figures = |cell: Cell, contender| {
+        let row = rows
+            .iter()
+            .find(|row| row.cell == cell && row.contender == contender);
+        row.map(|row| row.figures)
+    };
+    let held =
+        Cell::all().flat_map(|cell| limits(cell).into_iter().map(move |limit| (cell, limit)));
+    held.filter_map(|(cell, (what, with, limit))| {
+        let (own, other) = (figures(cell, Contender::Hardening)?, figures(cell, with)?);
+        Some(Ratio {
+            cell,
+            what,
+            with,
+            ratio: what.of(&own) / what.of(&other),
+            limit,
+        })
+    })
+    .collect()
+}
+
+fn limits(cell: Cell) -> Vec<(Measure, Contender, Limit)> {
+    use Contender::{Fixed, Noop};
+    use Limit::{AtLeast, AtMost};
+    use Measure::{Cpu, Median, Throughput};
+    if cell.written == Written::Everything {
+        return vec![(Cpu, Noop, AtMost(1.15))];
+    }
+    let (fixed, noop) = match cell.size {
+        Size::Small | Size::Typical => (1.12, 1.25),
+        Size::Large => (1.15, 1.3),
+    };
+    let mut limits = vec![(Cpu, Fixed, AtMost(fixed)), (Cpu, Noop, AtMost(noop))];
+    limits.push(if cell.callers == 1 {
+        (Median, Fixed, AtMost(1.15))
+    } else {
+        (Throughput, Fixed, AtLeast(0.9))
+    });
+    limits
+}
+
+impl Measure {
+    fn of(self, figures: &Figures) -> f64 {
+        match self {
+            Self::Cpu => figures.server_cpu,
+            Self::Throughput => figures.per_second,
+            Self::Median => figures.p50,
+        }
+    }
+
+    /// What it is called in tables.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Cpu => "CPU per request",
+            Self::Throughput => "requests per second",
+            Self::Median => "p50",
+        }
+    }
+}
+
+impl Ratio {
+    /// Whether it is what it must be.
+    #[must_use]
+    pub fn is_met(&self) -> bool {
+        match self.limit {
+            Limit::AtMost(limit) => self.ratio <= limit,
+            Limit::AtLeast(limit) => self.ratio >= limit,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn figures(per_second: f64, server_cpu: f64) -> Figures {
+        Figures {
+            per_second,
+            p50: 1e6 / per_second,
+            p99: 3e6 / per_second,
+            server_cpu,
+            client_cpu: 10.0,
+        }
+    }
+
+    #[test]
+    fn a_median_is_of_each_figure_by_itself() {
+        let rounds = [
+            figures(100.0, 3.0),
+            figures(300.0, 1.0),
+            figures(200.0, 9.0),
+        ];
+        let median = Figures::median(&rounds).unwrap();
+        assert_eq!((median.per_second, median.server_cpu), (200.0, 3.0));
+        assert!(Figures::median(&[]).is_err());
+    }
+
+    #[test]
+    fn every_load_is_held_to_limits_on_the_side_that_is_worse() {
+        let slower = |contender| {
+            figures(
+                80.0,
+                if contender == Contender::Hardening {
+                    200.0
+                } else {
+                    100.0
+                },
+            )
+        };
+        let rows: Vec<Row> = Cell::all()
+            .flat_map(|cell| {
+                cell.contenders()
+                    .iter()
+                    .map(move |contender| (cell, *contender))
+            })
+            .map(|(cell, contender)| Row {
+                cell,
+                contender,
+                figures: slower(contender),
+            })
+            .collect();
+        let ratios = ratios(&rows);
+        for cell in Cell::all() {
+            assert!(ratios.iter().any(|ratio| ratio.cell == cell), "{cell:?}");
+        }
+        for ratio in &ratios {
+            assert_eq!(ratio.is_met(), ratio.what != Measure::Cpu, "{ratio:?}");
+        }
+    }
+}

@@ -1,0 +1,241 @@
+//! The faults. Each is a row: what is done, how it is undone, and what must hold meanwhile.
+//!
+//! A row that is added here is run, printed and judged like the others.
+
+use std::time::Duration;
+
+use futures::future::LocalBoxFuture;
+
+use crate::cluster::Cluster;
+
+/// Something that is done to a cluster.
+pub(crate) type Step = for<'a> fn(&'a mut Cluster) -> LocalBoxFuture<'a, ()>;
+
+/// One thing that goes wrong.
+pub(crate) struct Fault {
+    /// As it is called in the table and on the command line.
+    pub(crate) name: &'static str,
+    /// Whether it is also in the short selection.
+    pub(crate) is_short: bool,
+    /// Brings it about.
+    pub(crate) inject: Step,
+    /// Makes it good again, where that does not come by itself.
+    pub(crate) heal: Step,
+    /// What must hold from the injection until everything is well again.
+    pub(crate) holds: Holds,
+}
+
+/// What must hold under a fault.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Holds {
+    /// How many calls must be made for it to count: the fault is repeated until then. The short selection has each
+    /// fault once.
+    pub(crate) calls: u64,
+    /// How many calls may fail each time.
+    pub(crate) failed: u64,
+    /// How long calls may fail after the injection, whatever their number.
+    pub(crate) failing_for: Duration,
+    /// Whether pods may be created as their authors wrote them: where there is no webhook any more.
+    pub(crate) unhardened: bool,
+    /// Whether the API server itself may be away, so that it answers nothing.
+    pub(crate) api_server: ApiServer,
+    /// How long it may take, once healed, until every replica is ready and answers by a policy that was changed then.
+    pub(crate) recovered_in: Duration,
+    /// Whether containers may have been started again.
+    pub(crate) restarts: bool,
+}
+
+/// Whether the API server answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ApiServer {
+    /// All the time; anything else is a failure of the suite's.
+    Answers,
+    /// Not all the time.
+    MayBeAway,
+}
+
+const NONE: Duration = Duration::ZERO;
+
+/// Nothing fails, nothing is missed, and nothing is started again.
+const NOTHING_SEEN: Holds = Holds {
+    calls: 5_000,
+    failed: 0,
+    failing_for: NONE,
+    unhardened: false,
+    api_server: ApiServer::Answers,
+    recovered_in: Duration::from_secs(120),
+    restarts: false,
+};
+
+/// As [`NOTHING_SEEN`], for what is long enough when it is done once.
+const ONCE: Holds = Holds {
+    calls: 0,
+    ..NOTHING_SEEN
+};
+
+/// The API server is away meanwhile, and no replica minds.
+const API_SERVER_AWAY: Holds = Holds {
+    api_server: ApiServer::MayBeAway,
+    recovered_in: Duration::from_secs(10),
+    ..ONCE
+};
+
+/// Nothing to make good.
+const BY_ITSELF: Step = |_| Box::pin(async {});
+
+/// Each of them, in the order in which they are run.
+pub(crate) const FAULTS: &[Fault] = &[
+    Fault {
+        name: "rolling restart",
+        is_short: true,
+        inject: |cluster| Box::pin(cluster.roll()),
+        heal: BY_ITSELF,
+        holds: NOTHING_SEEN,
+    },
+    Fault {
+        name: "scale 3-1-3",
+        is_short: true,
+        inject: |cluster| Box::pin(cluster.scale(1)),
+        heal: |cluster| Box::pin(cluster.scale(3)),
+        holds: NOTHING_SEEN,
+    },
+    Fault {
+        name: "kill -9 of a replica",
+        is_short: true,
+        inject: |cluster| Box::pin(cluster.signal_replica("SIGKILL")),
+        heal: BY_ITSELF,
+        holds: Holds {
+            calls: 1_000,
+            failed: 1,
+            failing_for: Duration::from_secs(1),
+            restarts: true,
+            ..NOTHING_SEEN
+        },
+    },
+    Fault {
+        name: "SIGSTOP of a replica",
+        is_short: true,
+        inject: |cluster| Box::pin(cluster.freeze_replica()),
+        heal: |cluster| Box::pin(cluster.signal_frozen("SIGCONT")),
+        holds: Holds {
+            failed: u64::MAX,
+            failing_for: Duration::from_secs(15),
+            // A process that hangs is started again by its liveness. All in turn, as the API server's connections
+            // may be to the others.
+            restarts: true,
+            ..NOTHING_SEEN
+        },
+    },
+    Fault {
+        name: "kill -9 of a manager",
+        is_short: true,
+        inject: |cluster| Box::pin(cluster.signal_manager("SIGKILL")),
+        heal: BY_ITSELF,
+        holds: Holds {
+            restarts: true,
+            ..ONCE
+        },
+    },
+    Fault {
+        name: "kubelet restarted",
+        is_short: true,
+        inject: |cluster| Box::pin(cluster.restart_kubelet()),
+        heal: BY_ITSELF,
+        holds: ONCE,
+    },
+    Fault {
+        name: "API server killed and restarted",
+        is_short: true,
+        inject: |cluster| Box::pin(cluster.lose_api_server()),
+        heal: |cluster| Box::pin(cluster.restore_api_server()),
+        holds: API_SERVER_AWAY,
+    },
+    Fault {
+        name: "etcd killed and restarted",
+        is_short: true,
+        inject: |cluster| Box::pin(cluster.restart_etcd()),
+        heal: BY_ITSELF,
+        holds: API_SERVER_AWAY,
+    },
+    Fault {
+        name: "watch connections cut",
+        is_short: true,
+        inject: |cluster| Box::pin(cluster.cut_watches()),
+        heal: BY_ITSELF,
+        holds: Holds {
+            recovered_in: Duration::from_secs(10),
+            ..ONCE
+        },
+    },
+    Fault {
+        name: "watch connections black-holed for 30 s",
+        is_short: false,
+        inject: |cluster| Box::pin(cluster.silence_watches(Duration::from_secs(30))),
+        heal: |cluster| Box::pin(cluster.heal_watches()),
+        holds: Holds {
+            recovered_in: Duration::from_secs(10),
+            ..ONCE
+        },
+    },
+    Fault {
+        name: "leaf lives 1 min, CA 3 min: 15 leaves, 5 CAs",
+        is_short: false,
+        inject: |cluster| Box::pin(cluster.rotate(15, 5)),
+        heal: |cluster| Box::pin(cluster.rotate_no_more()),
+        holds: NOTHING_SEEN,
+    },
+    Fault {
+        name: "leaf lives 1 min, CA 3 min: 3 leaves, 1 CA",
+        is_short: true,
+        inject: |cluster| Box::pin(cluster.rotate(3, 1)),
+        heal: |cluster| Box::pin(cluster.rotate_no_more()),
+        holds: ONCE,
+    },
+    Fault {
+        name: "certificate Secrets deleted",
+        is_short: true,
+        inject: |cluster| Box::pin(cluster.delete_certificates()),
+        heal: BY_ITSELF,
+        holds: NOTHING_SEEN,
+    },
+    Fault {
+        name: "a CRD deleted and applied again",
+        is_short: true,
+        inject: |cluster| Box::pin(cluster.delete_namespaced_crd()),
+        heal: |cluster| Box::pin(cluster.restore_namespaced_crd()),
+        holds: ONCE,
+    },
+    Fault {
+        name: "1 broken policy among 500",
+        is_short: true,
+        inject: |cluster| Box::pin(cluster.store_broken_policy_among(500)),
+        heal: |cluster| Box::pin(cluster.delete_many_policies()),
+        holds: ONCE,
+    },
+    Fault {
+        name: "1,000 policies created at once in a namespace",
+        is_short: true,
+        inject: |cluster| Box::pin(cluster.create_policies(1_000)),
+        heal: |cluster| Box::pin(cluster.delete_many_policies()),
+        holds: ONCE,
+    },
+    Fault {
+        name: "upgrade from the previous chart",
+        is_short: true,
+        inject: |cluster| Box::pin(cluster.downgrade()),
+        heal: |cluster| Box::pin(cluster.upgrade()),
+        holds: NOTHING_SEEN,
+    },
+    Fault {
+        name: "uninstall under load",
+        is_short: true,
+        inject: |cluster| Box::pin(cluster.uninstall()),
+        heal: |cluster| Box::pin(cluster.install()),
+        holds: Holds {
+            unhardened: true,
+            restarts: true,
+            recovered_in: Duration::from_secs(180),
+            ..ONCE
+        },
+    },
+];
