@@ -21,7 +21,8 @@ use crate::audit::model::Level;
     bin_name = "kubectl harden",
     version,
     disable_help_subcommand = true,
-    after_help = "Exit codes: 0 all is well, 1 bad input, 2 wrong usage. Those of diff are its own."
+    after_help = "Exit codes: 0 all is well, 1 bad input, or what audit --fail-on names was found, 2 wrong usage. Those of
+diff are its own."
 )]
 pub(crate) struct Args {
     #[command(subcommand)]

@@ -2,9 +2,6 @@
 // What the page does by itself: sort, filter, and unfold a workload. Everything from the cluster is set as text.
 (() => {
   const audit = JSON.parse(document.getElementById("data").textContent);
-  const list = document.getElementById("list").tBodies[0];
-  const rows = Array.from(list.rows);
-
   const element = (name, attributes, ...children) => {
     const made = document.createElement(name);
     for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
@@ -12,33 +9,72 @@
     return made;
   };
 
-  // === sorting ===
+  // === tables ===
 
+  // The most rows of a table that stand in the page: with thousands, it stays quick.
+  const MOST = 100;
   const order = new Intl.Collator("en", { numeric: true });
-  const key = (row, column) => {
-    const cell = row.cells[column];
-    return cell.dataset.sort ?? cell.textContent;
-  };
 
-  const sort = (table, header) => {
-    const descending = header.getAttribute("aria-sort") === "ascending";
-    for (const other of header.parentElement.cells) other.removeAttribute("aria-sort");
-    header.setAttribute("aria-sort", descending ? "descending" : "ascending");
-    const body = table.tBodies[0];
-    const column = header.cellIndex;
-    const main = Array.from(body.rows).filter((row) => !row.classList.contains("details"));
-    const keys = new Map(main.map((row) => [row, key(row, column)]));
-    const sign = descending ? -1 : 1;
-    main.sort((a, b) => sign * order.compare(keys.get(a), keys.get(b)));
-    // What a row has unfolded to stays under it.
-    body.append(...main.flatMap((row) => (row.unfolded ? [row, row.unfolded] : [row])));
-  };
+  // A table's rows: all of them are kept here, in the order that they are sorted in, and a screenful of those
+  // that fit stands in the page.
+  class Rows {
+    constructor(table) {
+      this.body = table.tBodies[0];
+      this.all = Array.from(this.body.rows);
+      this.fitting = this.all;
+      this.from = 0;
+      this.pager = table.closest("section").querySelector(".pager");
+      const [previous, next] = this.pager.querySelectorAll("button");
+      previous.addEventListener("click", () => this.turn(-MOST));
+      next.addEventListener("click", () => this.turn(MOST));
+      for (const header of table.tHead.querySelectorAll("th:has(> button)")) {
+        header.firstElementChild.addEventListener("click", () => this.sort(header));
+      }
+      // On paper there is nothing to turn.
+      addEventListener("beforeprint", () => this.show(0, Infinity));
+      addEventListener("afterprint", () => this.show());
+      this.show();
+    }
 
-  for (const table of document.querySelectorAll("table.sortable")) {
-    for (const header of table.tHead.rows[0].cells) {
-      header.firstElementChild.addEventListener("click", () => sort(table, header));
+    turn(by) {
+      this.from += by;
+      this.show();
+    }
+
+    filter(fits) {
+      this.fits = fits;
+      this.from = 0;
+      this.show();
+    }
+
+    sort(header) {
+      const descending = header.getAttribute("aria-sort") === "ascending";
+      for (const other of header.parentElement.cells) other.removeAttribute("aria-sort");
+      header.setAttribute("aria-sort", descending ? "descending" : "ascending");
+      const column = header.cellIndex;
+      const key = ({ cells }) => cells[column].dataset.sort ?? cells[column].textContent;
+      const keys = new Map(this.all.map((row) => [row, key(row)]));
+      const sign = descending ? -1 : 1;
+      this.all.sort((a, b) => sign * order.compare(keys.get(a), keys.get(b)));
+      this.from = 0;
+      this.show();
+    }
+
+    show(from = this.from, most = MOST) {
+      if (this.fits) this.fitting = this.all.filter(this.fits);
+      const shown = this.fitting.slice(from, from + most);
+      // What a row has unfolded to stays under it.
+      this.body.replaceChildren(...shown.flatMap((row) => (row.unfolded ? [row, row.unfolded] : [row])));
+      const [previous, next] = this.pager.querySelectorAll("button");
+      previous.disabled = from === 0;
+      next.disabled = from + most >= this.fitting.length;
+      this.pager.hidden = previous.disabled && next.disabled;
+      this.pager.querySelector("span").textContent = `${from + 1}\u2013${from + shown.length} of ${this.fitting.length}`;
     }
   }
+
+  for (const table of document.querySelectorAll("table:not(#list)")) new Rows(table);
+  const list = new Rows(document.getElementById("list"));
 
   // === filtering ===
 
@@ -48,21 +84,18 @@
   const filter = () => {
     const wanted = new FormData(form);
     const words = wanted.get("text").toLowerCase().split(/\s+/);
-    let count = 0;
-    for (const row of rows) {
+    list.filter((row) => {
       const workload = audit.workloads[row.dataset.at];
       const text = `${workload.namespace} ${workload.kind} ${workload.name}`.toLowerCase();
-      const fits =
+      return (
         words.every((word) => text.includes(word)) &&
-        [workload.namespace, ""].includes(wanted.get("namespace")) &&
-        [workload.levelToday, ""].includes(wanted.get("level")) &&
+        ["", workload.namespace].includes(wanted.get("namespace")) &&
+        ["", workload.levelToday].includes(wanted.get("level")) &&
         (!wanted.has("missing") || workload.missing.length > 0) &&
-        (!wanted.has("risk") || workload.risks.length > 0);
-      row.hidden = !fits;
-      if (row.unfolded) row.unfolded.hidden = !fits;
-      count += fits ? 1 : 0;
-    }
-    shown.textContent = `${count} of ${rows.length}`;
+        (!wanted.has("risk") || workload.risks.length > 0)
+      );
+    });
+    shown.textContent = `${list.fitting.length} of ${list.all.length}`;
   };
 
   form.addEventListener("input", filter);
@@ -99,18 +132,22 @@
         at = at.get(name);
       }
       // Several policies may each add items to one list.
-      const before = at.get(last);
-      at.set(last, Array.isArray(before) ? before.concat(fill.value) : fill.value);
+      const before = at.get(last) ?? [];
+      at.set(last, Array.isArray(fill.value) ? before.concat(fill.value) : fill.value);
     }
     const pre = element("pre", {});
+    const add = (line) => pre.append(element("span", { class: "added" }, `+ ${line}`), "\n");
     const write = (level, indent) => {
       for (const [name, value] of level) {
         if (value instanceof Map) {
           const item = name.startsWith("- ");
           pre.append(`  ${indent}${item ? name : `${name}:`}\n`);
           write(value, `${indent}  `);
+        } else if (name === "writablePaths") {
+          add(`${indent}volumeMounts:`);
+          for (const path of value) add(`${indent}- mountPath: ${path} # an emptyDir of its own`);
         } else {
-          pre.append(element("span", { class: "added" }, `+ ${indent}${name}: ${JSON.stringify(value)}`), "\n");
+          add(`${indent}${name}: ${JSON.stringify(value)}`);
         }
       }
     };
@@ -151,7 +188,7 @@
   const reasons = JSON.parse(document.getElementById("reasons").textContent);
   const reason = (name) => reasons[name] ?? name;
 
-  list.addEventListener("click", (event) => {
+  list.body.addEventListener("click", (event) => {
     const button = event.target.closest(".unfold");
     if (!button) return;
     const row = button.closest("tr");

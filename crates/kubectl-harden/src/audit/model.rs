@@ -357,6 +357,22 @@ impl From<pod_security_standards::Level> for Level {
     }
 }
 
+// === impl Subject ===
+
+impl Subject {
+    /// In words.
+    pub(crate) fn text(self) -> &'static str {
+        match self {
+            Self::Pods => "which pods there are",
+            Self::Owners => "whose they are",
+            Self::Missing => "what they lack",
+            Self::Reasons => "why they lack it",
+            Self::Levels => "their levels",
+            Self::Risks => "their risks",
+        }
+    }
+}
+
 // === impl Reason ===
 
 impl Reason {
