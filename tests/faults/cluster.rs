@@ -373,18 +373,18 @@ impl Cluster {
 
     /// Applies the CRD again, and waits until policies of its kind are in force again.
     pub(crate) async fn restore_namespaced_crd(&mut self) {
-        let path = CRD.rsplit_once('/').unwrap().0;
-        self.until_some("the CRD is there again", async |cluster| {
-            let crd = bare(&cluster.crd);
-            cluster
-                .api
-                .post(path, &crd)
-                .await
-                .map_err(|error| error.to_string())
-        })
-        .await;
+        self.apply_crd().await;
         self.create_policies(1).await;
         self.delete_many_policies().await;
+    }
+
+    /// Applies the CRD in Helm's name, so that the next upgrade finds it as Helm left it.
+    async fn apply_crd(&mut self) {
+        let path = format!("{CRD}?fieldManager=helm&force=true");
+        let content = [("content-type", "application/apply-patch+yaml")];
+        let crd = bare(&self.crd);
+        let applied = self.api.request("PATCH", &path, &content, Some(&crd)).await;
+        applied.ok().unwrap_or_else(|refusal| panic!("{refusal}"));
     }
 
     /// Creates policies in a namespace, all at once, each for another pod, and waits until the last is in force.
@@ -445,20 +445,18 @@ impl Cluster {
     /// Deletes all those policies, and puts the CRD back as it was.
     pub(crate) async fn delete_many_policies(&mut self) {
         self.api.delete(POLICIES).await;
-        self.until_some("the CRD is as it was", async |cluster| {
-            let mut crd = cluster
-                .api
-                .get(CRD)
-                .await
-                .map_err(|error| error.to_string())?;
-            crd["spec"] = cluster.crd["spec"].clone();
-            cluster
-                .api
-                .put(CRD, &crd)
-                .await
-                .map_err(|error| error.to_string())
-        })
-        .await;
+        self.apply_crd().await;
+    }
+
+    /// Changes a policy every second.
+    pub(crate) async fn change_policy(&mut self, times: i64) {
+        let mut seconds = tokio::time::interval(Duration::from_secs(1));
+        for number in 0..times {
+            seconds.tick().await;
+            let priority = json!({"spec": {"priority": number}});
+            let changed = self.api.merge(CLUSTER_POLICY, &priority).await;
+            changed.unwrap_or_else(|refusal| panic!("{refusal}"));
+        }
     }
 
     /// Installs the chart's previous version. As there is none yet, it is this one under a lower number, with pods

@@ -31,6 +31,8 @@ pub(crate) struct Holds {
     /// How many calls must be made for it to count: the fault is repeated until then. The short selection has each
     /// fault once.
     pub(crate) calls: u64,
+    /// How many pods are created in a second, where the machine can.
+    pub(crate) per_second: u32,
     /// How many calls may fail each time.
     pub(crate) failed: u64,
     /// How long calls may fail after the injection, whatever their number.
@@ -59,6 +61,7 @@ const NONE: Duration = Duration::ZERO;
 /// Nothing fails, nothing is missed, and nothing is started again.
 const NOTHING_SEEN: Holds = Holds {
     calls: 5_000,
+    per_second: 100,
     failed: 0,
     failing_for: NONE,
     unhardened: false,
@@ -105,7 +108,10 @@ pub(crate) const FAULTS: &[Fault] = &[
         inject: |cluster| Box::pin(cluster.signal_replica("SIGKILL")),
         heal: BY_ITSELF,
         holds: Holds {
-            calls: 1_000,
+            calls: 100,
+            // Until the kubelet has noticed, the address is one among three, which no replica can change. So what is
+            // held is that a kill costs the call that is under way and no other, where calls are not a crowd.
+            per_second: 5,
             failed: 1,
             failing_for: Duration::from_secs(1),
             restarts: true,
@@ -218,6 +224,16 @@ pub(crate) const FAULTS: &[Fault] = &[
         inject: |cluster| Box::pin(cluster.create_policies(1_000)),
         heal: |cluster| Box::pin(cluster.delete_many_policies()),
         holds: ONCE,
+    },
+    Fault {
+        name: "a policy changed every second for 5 min",
+        is_short: false,
+        inject: |cluster| Box::pin(cluster.change_policy(300)),
+        heal: BY_ITSELF,
+        holds: Holds {
+            per_second: 200,
+            ..ONCE
+        },
     },
     Fault {
         name: "upgrade from the previous chart",

@@ -51,7 +51,7 @@ pub(crate) struct Counts {
     pub(crate) unanswered: u64,
     /// When the last call that failed was begun.
     pub(crate) last_failure: Option<Instant>,
-    /// When the last call that the API server did not answer was begun, and what came instead.
+    /// What came instead of answers, the latest of it.
     pub(crate) told: VecDeque<String>,
 }
 
@@ -70,7 +70,8 @@ impl Loader {
     /// Creates so many pods a second, or as many as the machine can.
     pub(crate) fn start(client: &Client, per_second: u32) -> Self {
         let counts = Arc::new(Mutex::new(Counts::default()));
-        let number = Arc::new(AtomicU64::new(0));
+        // What an earlier loader could not delete is in nobody's way.
+        let number = Arc::new(AtomicU64::new(fastrand::u64(..1 << 40)));
         let mut workers = JoinSet::new();
         for _ in 0..WORKERS {
             let (client, counts, number) = (client.clone(), counts.clone(), number.clone());
@@ -125,23 +126,6 @@ impl Counts {
             self.told.pop_front();
         }
         self.told.push_back(why);
-    }
-
-    /// What happened since an earlier moment.
-    pub(crate) fn since(&self, earlier: &Self) -> Self {
-        let is_news = self.failed > earlier.failed;
-        Self {
-            calls: self.calls - earlier.calls,
-            failed: self.failed - earlier.failed,
-            unhardened: self.unhardened - earlier.unhardened,
-            unanswered: self.unanswered - earlier.unanswered,
-            last_failure: self.last_failure.filter(|_| is_news),
-            told: if is_news || self.unanswered > earlier.unanswered {
-                self.told.clone()
-            } else {
-                VecDeque::new()
-            },
-        }
     }
 }
 

@@ -50,7 +50,8 @@ fn main() -> ExitCode {
     let selection = Selection::of(env::args().skip(1));
     if let Some(why) = Node::unsupported() {
         let line = format!("NO FAULT IS TRIED HERE: {why}");
-        writeln!(std::io::stderr(), "{line}").unwrap();
+        let mut stderr = std::io::stderr();
+        writeln!(stderr, "{line}").unwrap();
         support::tell::tell(&line);
         return match env::var("CI").as_deref() {
             Ok("true") => ExitCode::FAILURE,

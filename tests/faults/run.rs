@@ -6,36 +6,31 @@ use crate::{
     Selection,
     cluster::Cluster,
     faults::{FAULTS, Fault},
-    loader::Loader,
+    loader::{Counts, Loader},
     report::{Direct, Report, Seen, failing_for},
 };
-
-/// How many pods are created in a second, where the machine can.
-const PER_SECOND: u32 = 100;
 
 /// Installs the product, and does to it whatever was selected.
 pub(crate) async fn run(selection: &Selection) -> Report {
     let mut report = Report::default();
     let mut cluster = Cluster::start().await;
     cluster.until_whole().await;
-    let loader = Loader::start(cluster.client(), PER_SECOND);
     for fault in FAULTS.iter().filter(|fault| selection.has(fault)) {
         println!("--- {}", fault.name);
-        let seen = suffer(fault, selection.is_short, &mut cluster, &loader).await;
+        let seen = suffer(fault, selection.is_short, &mut cluster).await;
         report.add(fault, selection.is_short, seen);
     }
-    drop(loader);
     cluster.stop().await;
     report
 }
 
 /// Brings a fault about, as often as is needed for enough calls, and notes what is seen.
-async fn suffer(fault: &Fault, is_short: bool, cluster: &mut Cluster, loader: &Loader) -> Seen {
-    let before = loader.counts();
+async fn suffer(fault: &Fault, is_short: bool, cluster: &mut Cluster) -> Seen {
+    let loader = Loader::start(cluster.client(), fault.holds.per_second);
     let restarts = cluster.restarts().await;
     let mut seen = Seen {
         times: 0,
-        counts: before.clone(),
+        counts: Counts::default(),
         failing_for: Duration::ZERO,
         recovered_in: Duration::ZERO,
         restarts: 0,
@@ -50,7 +45,7 @@ async fn suffer(fault: &Fault, is_short: bool, cluster: &mut Cluster, loader: &L
         cluster.until_whole().await;
         seen.times += 1;
         seen.recovered_in = seen.recovered_in.max(healed.elapsed());
-        seen.counts = loader.counts().since(&before);
+        seen.counts = loader.counts();
         seen.failing_for = seen.failing_for.max(failing_for(injected, &seen.counts));
         seen.memory = seen.memory.max(cluster.memory());
         if is_short || seen.counts.calls >= fault.holds.calls {
