@@ -143,6 +143,10 @@ fn start(cluster: &Cluster, name: &str) -> (Program, SocketAddr) {
         )
         .collect();
     arguments.push(format!("--kubeconfig={}", file.display()));
+    if arguments.iter().any(|argument| argument == "manage") {
+        // In the cluster its own namespace is known; by a kubeconfig it is not.
+        arguments.push("--lease=pod-hardening-system/pod-hardening-manager".to_owned());
+    }
     let path = Path::new(env!("CARGO_BIN_EXE_controller-under-test"));
     (
         cluster.control_plane.run(name, path, &arguments).unwrap(),

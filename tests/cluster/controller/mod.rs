@@ -14,6 +14,7 @@ use tokio::sync::OnceCell;
 use crate::support::api::{Api, Refusal, until};
 use crate::support::controller::Controller;
 use crate::support::crds::{CLUSTER_POLICIES, collection, install};
+use crate::support::told::AUDIT_NEW_PODS;
 
 /// A control plane with our CRDs, and a controller.
 struct Cluster {
@@ -50,22 +51,25 @@ impl Cluster {
     }
 }
 
-const AUDIT_NEW_PODS: &str = "
-apiVersion: audit.k8s.io/v1
-kind: Policy
-omitStages: [RequestReceived]
-rules:
-- level: Metadata
-  verbs: [create]
-  resources: [{group: '', resources: [pods]}]
-- level: None
-";
-
 /// A pod with one container, whose author wrote nothing about security.
 fn plain_pod() -> Value {
     json!({
         "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "plain"},
         "spec": {"containers": [{"name": "app", "image": "registry.example/app"}]},
+    })
+}
+
+/// What an API server asks about a pod.
+fn review(namespace: &str, pod: Value) -> Value {
+    json!({
+        "apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview",
+        "request": {
+            "uid": "b6f0c7a0-0f5e-4d4c-9a59-0c6f3f7b6a11",
+            "kind": {"group": "", "version": "v1", "kind": "Pod"},
+            "resource": {"group": "", "version": "v1", "resource": "pods"},
+            "namespace": namespace, "operation": "CREATE", "userInfo": {"username": "admin"},
+            "object": pod, "oldObject": null, "dryRun": false, "options": {},
+        },
     })
 }
 

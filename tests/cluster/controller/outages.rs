@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use base64::Engine as _;
 use serde_json::{Value, json};
 
-use super::{Cluster, dry_run, filled_by, plain_pod, put_policy, until_stored};
+use super::{Cluster, dry_run, filled_by, plain_pod, put_policy, review, until_stored};
 use crate::support::api::{Api, bare_namespace, until};
 use crate::support::controller::{Controller, REGISTRATION};
 use crate::support::crds::{collection, crd_path};
@@ -64,7 +64,10 @@ async fn the_api_server_restarts(cluster: &mut Cluster, api: &Api) {
 
     cluster.control_plane.stop_apiserver();
     for _ in 0..10 {
-        let answer = webhook.post("/mutate?timeout=3s", &review()).await.unwrap();
+        let answer = webhook
+            .post("/mutate?timeout=3s", &review(NAMESPACE, plain_pod()))
+            .await
+            .unwrap();
         assert_eq!(answer["response"]["allowed"], true, "{answer:#}");
         assert_eq!(answer["response"]["patchType"], "JSONPatch", "{answer:#}");
     }
@@ -158,18 +161,4 @@ async fn until_user(api: &Api, expected: Option<i64>) {
 
 fn user(pod: &Value) -> Option<i64> {
     pod["spec"]["securityContext"]["runAsUser"].as_i64()
-}
-
-/// What an API server asks about a plain pod.
-fn review() -> Value {
-    json!({
-        "apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview",
-        "request": {
-            "uid": "b6f0c7a0-0f5e-4d4c-9a59-0c6f3f7b6a11",
-            "kind": {"group": "", "version": "v1", "kind": "Pod"},
-            "resource": {"group": "", "version": "v1", "resource": "pods"},
-            "namespace": NAMESPACE, "operation": "CREATE", "userInfo": {"username": "admin"},
-            "object": plain_pod(), "oldObject": null, "dryRun": false, "options": {},
-        },
-    })
 }

@@ -23,7 +23,8 @@ pub(crate) struct Told {
     pub(crate) audited: Record,
 }
 
-const NEW_PODS: &str = "
+/// An audit policy by which an API server logs what its webhooks say of each new pod.
+pub(crate) const AUDIT_NEW_PODS: &str = "
 apiVersion: audit.k8s.io/v1
 kind: Policy
 omitStages: [RequestReceived]
@@ -39,7 +40,7 @@ pub(crate) async fn recording() -> &'static ControlPlane {
     static RECORDING: OnceCell<ControlPlane> = OnceCell::const_new();
     let start = async || {
         let control_plane = ControlPlane::start(ControlPlaneOptions {
-            audit_policy: Some(NEW_PODS.to_owned()),
+            audit_policy: Some(AUDIT_NEW_PODS.to_owned()),
             ..ControlPlaneOptions::default()
         });
         let control_plane = control_plane.await.unwrap();

@@ -249,7 +249,7 @@ fn wrong_usage_is_exit_code_2() {
         ),
         (
             "run --service webhook --tls-cert tls.crt --tls-key tls.key",
-            "the namespace and the name of a Service",
+            "a namespace and a name, as in system/webhook",
         ),
         (
             "run --service system/webhook --webhook-url https://webhook",
@@ -275,6 +275,14 @@ fn wrong_usage_is_exit_code_2() {
             "run --failure-policy Fail --tls-cert tls.crt --tls-key tls.key",
             "--webhook-url",
         ),
+        (
+            "manage --lease pod-hardening-manager",
+            "a namespace and a name, as in system/webhook",
+        ),
+        (
+            "manage --missed-pods-interval soon",
+            "--missed-pods-interval",
+        ),
         ("completions tcl", "invalid value 'tcl'"),
     ];
     for (line, part) in cases {
@@ -298,7 +306,7 @@ fn every_flag_is_an_environment_variable_too() {
         error.starts_with("error: absent.yaml: No such file"),
         "{error}"
     );
-    for (command, flags) in [("run", 19), ("manage", 11), ("serve", 14)] {
+    for (command, flags) in [("run", 19), ("manage", 13), ("serve", 14)] {
         let help = program().args([command, "--help"]).output().unwrap();
         let help = String::from_utf8(help.stdout).unwrap();
         // The examples have flags too, and texts may be wrapped before one.
