@@ -33,8 +33,10 @@ pub(crate) struct Holds {
     pub(crate) calls: u64,
     /// How many pods are created in a second, where the machine can.
     pub(crate) per_second: u32,
-    /// How many calls may fail each time.
+    /// How many calls may fail each time, as the mean of all times.
     pub(crate) failed: u64,
+    /// How many calls may fail in any one of the times.
+    pub(crate) failed_at_once: u64,
     /// How long calls may fail after the injection, whatever their number.
     pub(crate) failing_for: Duration,
     /// Whether pods may be created as their authors wrote them: where there is no webhook any more.
@@ -63,6 +65,7 @@ const NOTHING_SEEN: Holds = Holds {
     calls: 5_000,
     per_second: 100,
     failed: 0,
+    failed_at_once: 0,
     failing_for: NONE,
     unhardened: false,
     api_server: ApiServer::Answers,
@@ -70,9 +73,29 @@ const NOTHING_SEEN: Holds = Holds {
     restarts: false,
 };
 
+/// A replica dies without a word. Its address goes on being one of three until the kubelet has noticed, which no
+/// replica can change: each connection that the API server makes in that second has a chance of one third to fail, so
+/// that it may fail more than once in a row.
+const REPLICA_DEAD: Holds = Holds {
+    failed: 1,
+    failed_at_once: 8,
+    failing_for: Duration::from_secs(5),
+    restarts: true,
+    ..NOTHING_SEEN
+};
+
+/// A replica no longer answers, and calls find the others. A process that hangs is started again by its liveness.
+const REPLICA_SILENT: Holds = Holds {
+    failed: u64::MAX,
+    failed_at_once: u64::MAX,
+    failing_for: Duration::from_secs(15),
+    restarts: true,
+    ..NOTHING_SEEN
+};
+
 /// As [`NOTHING_SEEN`], for what is long enough when it is done once.
 const ONCE: Holds = Holds {
-    calls: 0,
+    calls: 500,
     ..NOTHING_SEEN
 };
 
@@ -105,32 +128,34 @@ pub(crate) const FAULTS: &[Fault] = &[
     Fault {
         name: "kill -9 of a replica",
         is_short: true,
-        inject: |cluster| Box::pin(cluster.signal_replica("SIGKILL")),
-        heal: BY_ITSELF,
+        inject: |cluster| Box::pin(cluster.kill_replica()),
+        heal: |cluster| Box::pin(cluster.replace_replica()),
+        holds: REPLICA_DEAD,
+    },
+    Fault {
+        name: "kill -9 of a replica, 10 calls/s",
+        is_short: false,
+        inject: |cluster| Box::pin(cluster.kill_replica()),
+        heal: |cluster| Box::pin(cluster.replace_replica()),
         holds: Holds {
-            calls: 100,
-            // Until the kubelet has noticed, the address is one among three, which no replica can change. So what is
-            // held is that a kill costs the call that is under way and no other, where calls are not a crowd.
-            per_second: 5,
-            failed: 1,
-            failing_for: Duration::from_secs(1),
-            restarts: true,
-            ..NOTHING_SEEN
+            calls: 1_000,
+            per_second: 10,
+            ..REPLICA_DEAD
         },
     },
     Fault {
         name: "SIGSTOP of a replica",
         is_short: true,
         inject: |cluster| Box::pin(cluster.freeze_replica()),
-        heal: |cluster| Box::pin(cluster.signal_frozen("SIGCONT")),
-        holds: Holds {
-            failed: u64::MAX,
-            failing_for: Duration::from_secs(15),
-            // A process that hangs is started again by its liveness. All in turn, as the API server's connections
-            // may be to the others.
-            restarts: true,
-            ..NOTHING_SEEN
-        },
+        heal: |cluster| Box::pin(cluster.signal_chosen("SIGCONT")),
+        holds: REPLICA_SILENT,
+    },
+    Fault {
+        name: "all that a replica sends is lost",
+        is_short: false,
+        inject: |cluster| Box::pin(cluster.isolate_replica()),
+        heal: |cluster| Box::pin(cluster.reconnect_replica()),
+        holds: REPLICA_SILENT,
     },
     Fault {
         name: "kill -9 of a manager",
@@ -191,13 +216,6 @@ pub(crate) const FAULTS: &[Fault] = &[
         holds: NOTHING_SEEN,
     },
     Fault {
-        name: "leaf lives 1 min, CA 3 min: 3 leaves, 1 CA",
-        is_short: true,
-        inject: |cluster| Box::pin(cluster.rotate(3, 1)),
-        heal: |cluster| Box::pin(cluster.rotate_no_more()),
-        holds: ONCE,
-    },
-    Fault {
         name: "certificate Secrets deleted",
         is_short: true,
         inject: |cluster| Box::pin(cluster.delete_certificates()),
@@ -226,16 +244,6 @@ pub(crate) const FAULTS: &[Fault] = &[
         holds: ONCE,
     },
     Fault {
-        name: "a policy changed every second for 5 min",
-        is_short: false,
-        inject: |cluster| Box::pin(cluster.change_policy(300)),
-        heal: BY_ITSELF,
-        holds: Holds {
-            per_second: 200,
-            ..ONCE
-        },
-    },
-    Fault {
         name: "upgrade from the previous chart",
         is_short: true,
         inject: |cluster| Box::pin(cluster.downgrade()),
@@ -252,6 +260,17 @@ pub(crate) const FAULTS: &[Fault] = &[
             restarts: true,
             recovered_in: Duration::from_secs(180),
             ..ONCE
+        },
+    },
+    // The last, as it fills the cluster.
+    Fault {
+        name: "a policy changed every second, 10,000 pods",
+        is_short: false,
+        inject: |cluster| Box::pin(cluster.soak()),
+        heal: BY_ITSELF,
+        holds: Holds {
+            per_second: 200,
+            ..NOTHING_SEEN
         },
     },
 ];

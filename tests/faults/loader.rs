@@ -17,7 +17,7 @@ use kube::{Client, client::Body};
 use serde_json::{Value, json};
 use tokio::{
     task::JoinSet,
-    time::{MissedTickBehavior, interval, timeout},
+    time::{MissedTickBehavior, interval_at, timeout},
 };
 
 /// Where the pods are created.
@@ -73,10 +73,13 @@ impl Loader {
         // What an earlier loader could not delete is in nobody's way.
         let number = Arc::new(AtomicU64::new(fastrand::u64(..1 << 40)));
         let mut workers = JoinSet::new();
-        for _ in 0..WORKERS {
+        // One after another, as calls that come in a crowd fail in a crowd.
+        let (pause, begun) = (Duration::from_secs(1) / per_second, Instant::now());
+        for worker in 0..WORKERS {
+            let first = begun + pause * worker;
             let (client, counts, number) = (client.clone(), counts.clone(), number.clone());
             workers.spawn(async move {
-                let mut ticks = interval(Duration::from_secs(1) * WORKERS / per_second);
+                let mut ticks = interval_at(first.into(), pause * WORKERS);
                 ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
                 loop {
                     ticks.tick().await;
@@ -148,7 +151,7 @@ async fn create(client: &Client, number: u64) -> Outcome {
 }
 
 /// A pod that no scheduler takes, and whose author says nothing of security.
-fn pod(name: &str) -> Value {
+pub(crate) fn pod(name: &str) -> Value {
     json!({
         "apiVersion": "v1", "kind": "Pod", "metadata": {"name": name},
         "spec": {
