@@ -16,6 +16,7 @@ use test_control_plane::{ControlPlane, ControlPlaneOptions, Node, Relay};
 use tokio::{process::Command, task};
 
 use crate::{
+    Selection,
     direct::Replica,
     loader, process,
     report::SeenInside,
@@ -84,11 +85,14 @@ struct ProductPod {
 impl Cluster {
     /// Builds what is installed, starts everything, and installs it with `failurePolicy: Fail`, so that a call that
     /// fails is seen.
-    pub(crate) async fn start(soak: Duration) -> Self {
+    pub(crate) async fn start(selection: &Selection) -> Self {
         let helm =
             task::spawn_blocking(|| go_tool("tests/helm", "helm", "helm.sh/helm/v4/cmd/helm", &[]));
-        let archive = task::spawn_blocking(image);
-        let (helm, archive) = (helm.await.unwrap(), archive.await.unwrap());
+        let archive = match selection.image.clone() {
+            Some(archive) => archive,
+            None => task::spawn_blocking(image).await.unwrap(),
+        };
+        let helm = helm.await.unwrap();
         let control_plane = ControlPlane::start(ControlPlaneOptions::default()).await;
         let control_plane =
             control_plane.unwrap_or_else(|error| panic!("no control plane: {error}"));
@@ -106,7 +110,7 @@ impl Cluster {
             turn: 0,
             chosen: ProductPod::default(),
             crd: Value::Null,
-            soak,
+            soak: selection.soak,
             seen: SeenInside::default(),
         };
         for name in [loader::NAMESPACE, MANY] {
@@ -254,6 +258,7 @@ impl Cluster {
         let output = Command::new(program)
             .args(arguments)
             .env_clear()
+            .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
             .env("HOME", self.control_plane.directory())
             .env("KUBECONFIG", self.control_plane.kubeconfig_path())
             .current_dir(ROOT)

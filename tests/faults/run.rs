@@ -21,7 +21,7 @@ const POLL: Duration = Duration::from_millis(50);
 /// Installs the product, and does to it whatever was selected.
 pub(crate) async fn run(selection: &Selection) -> Report {
     let mut report = Report::default();
-    let mut cluster = Cluster::start(selection.soak).await;
+    let mut cluster = Cluster::start(selection).await;
     cluster.until_whole().await;
     for fault in FAULTS.iter().filter(|fault| selection.has(fault)) {
         println!("--- {}", fault.name);
