@@ -73,11 +73,12 @@ const NOTHING_SEEN: Holds = Holds {
     restarts: false,
 };
 
-/// A replica dies without a word. Its address goes on being one of three until the kubelet has noticed, which no
-/// replica can change: each connection that the API server makes in that second has a chance of one third to fail, so
-/// that it may fail more than once in a row.
+/// A replica dies without a word. What it was answering is lost, and its address goes on being one of three until the
+/// kubelet has noticed, which no replica can change: each connection that the API server makes meanwhile has a chance of
+/// one third to be refused. So a kill costs a call, where one is made at a time, and as many as are made at once, and
+/// connect anew, where they are a crowd.
 const REPLICA_DEAD: Holds = Holds {
-    failed: 1,
+    failed: 8,
     failed_at_once: 8,
     failing_for: Duration::from_secs(5),
     restarts: true,
@@ -140,6 +141,7 @@ pub(crate) const FAULTS: &[Fault] = &[
         holds: Holds {
             calls: 1_000,
             per_second: 10,
+            failed: 1,
             ..REPLICA_DEAD
         },
     },
