@@ -58,6 +58,7 @@ generate: ## write crds/, docs/reference/, docs/compatibility.md, the chart's va
 	UPDATE_EXPECT=1 cargo test --quiet --package hardening-tests --test chart -- generated:: rights::each_service_account
 	UPDATE_EXPECT=1 cargo test --quiet --package hardening-tests --test fast
 	UPDATE_EXPECT=1 cargo test --quiet --package hardening-tests --test node -- compatibility::the_page
+	UPDATE_EXPECT=1 cargo test --quiet --package hardening-tests --test browser -- picture::
 	UPDATE_EXPECT=1 cargo test --quiet --package hardening-engine --test golden
 
 check-generated: ## whether what `make generate` writes is up to date
@@ -65,6 +66,7 @@ check-generated: ## whether what `make generate` writes is up to date
 	cargo test --quiet --package hardening-tests --test fast -- reference:: examples::
 	cargo test --quiet --package hardening-tests --test chart -- generated::
 	cargo test --quiet --package hardening-tests --test node -- compatibility::the_page
+	cargo test --quiet --package hardening-tests --test browser -- picture::
 
 doc: ## the crates' own documentation, warnings denied
 	RUSTDOCFLAGS="--deny warnings" cargo doc --workspace --no-deps --document-private-items

@@ -2,7 +2,7 @@
 BEGIN {
     FS = "\t"
     count = split("formatting|clippy|crates alone|unit tests|property tests|documentation examples|" \
-        "examples and docs|stale-file checks|API-server tests|node tests|demo", kinds, "|")
+        "examples and docs|stale-file checks|API-server tests|node tests|browser tests|demo", kinds, "|")
 }
 
 # The steps: those that are one check each count here, the others by their tests.
@@ -48,6 +48,7 @@ function kind(source, line) {
         return line ~ /^test generated::/ ? "stale-file checks" : "examples and docs"
     if (source == "chart") return "API-server tests"
     if (source == "node") return line ~ /^test compatibility::the_page/ ? "stale-file checks" : "node tests"
+    if (source == "browser") return line ~ /^test picture::/ ? "stale-file checks" : "browser tests"
     if (source == "program" && line ~ /^test crds::/) return "stale-file checks"
     if (source == "fast") return line ~ /^test reference::/ ? "stale-file checks" : "examples and docs"
     return "unit tests"

@@ -6,6 +6,7 @@
 
 mod container;
 mod dump;
+pub(crate) mod html;
 mod live;
 mod look;
 pub(crate) mod model;
