@@ -32,7 +32,7 @@ test-matrix: tools ## the API-server tests on each supported version of Kubernet
 	@hack/test-matrix
 
 lint: fmt-check layers deny ## formatting, clippy, who may depend on whom, and what on whose terms
-	cargo clippy --workspace --all-targets -- --deny warnings
+	@hack/clippy
 
 deny: ## every dependency held to deny.toml: licences, sources, bans, and known vulnerabilities
 	@hack/deny

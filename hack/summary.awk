@@ -70,8 +70,10 @@ END {
     }
     print "\ntook:" times
     # A test binary that crashes, or does not compile, names no test.
-    if (status["tests"] != 0 && all_failed == 0) wrong = wrong "cargo test failed without naming a test\n"
-    if (status["faults"] != 0 && failed["fault tests"] == 0) wrong = wrong "the fault suite ended without naming a fault\n"
+    if (status["tests"] + status["traces"] != 0 && all_failed == 0)
+        wrong = wrong "cargo test failed without naming a test\n"
+    if (status["faults"] != 0 && failed["fault tests"] == 0)
+        wrong = wrong "the fault suite ended without naming a fault\n"
     if (status["crates-alone"] != 0 && failed["crates alone"] == 0) wrong = wrong "hack/check-alone failed\n"
     if (said != counted) wrong = wrong "the test binaries say that " said " tests ran, counted were " counted "\n"
     if (ignored > 0) wrong = wrong ignored " tests were ignored\n"

@@ -139,7 +139,7 @@ pub(crate) const FAULTS: &[Fault] = &[
         inject: |cluster| Box::pin(cluster.kill_replica()),
         heal: |cluster| Box::pin(cluster.replace_replica()),
         holds: Holds {
-            calls: 1_000,
+            calls: 2_000,
             per_second: 10,
             failed: 1,
             ..REPLICA_DEAD

@@ -10,9 +10,10 @@ use crate::{
     report::{Report, Seen, failing_for},
 };
 
-/// How many calls are made at least each time that a fault is brought about, so that what comes late is seen too.
-const CALLS_EACH: u64 = 500;
-const CALLS_EACH_IN_SHORT: u64 = 100;
+/// How many seconds' worth of calls is made at least each time that a fault is brought about, so that what comes late is
+/// seen too.
+const SECONDS_EACH: u32 = 5;
+const SECONDS_EACH_IN_SHORT: u32 = 2;
 /// How many pods are created in a second, at most, where the machine may be slow.
 const PER_SECOND_IN_SHORT: u32 = 50;
 /// How often the calls are counted.
@@ -37,10 +38,11 @@ async fn suffer(fault: &Fault, is_short: bool, cluster: &mut Cluster) -> Seen {
     let Holds {
         calls, per_second, ..
     } = fault.holds;
-    let (calls_each, per_second) = match is_short {
-        true => (CALLS_EACH_IN_SHORT, per_second.min(PER_SECOND_IN_SHORT)),
-        false => (CALLS_EACH.min(calls), per_second),
+    let (seconds, per_second) = match is_short {
+        true => (SECONDS_EACH_IN_SHORT, per_second.min(PER_SECOND_IN_SHORT)),
+        false => (SECONDS_EACH, per_second),
     };
+    let calls_each = u64::from(seconds * per_second);
     let loader = Loader::start(cluster.client(), per_second);
     let restarts = cluster.restarts().await;
     let mut seen = Seen::default();
