@@ -192,6 +192,7 @@ pub async fn serve(
         readiness: Readiness::new(),
         metrics: Metrics::register(&mut registry, "bench"),
         registry: Arc::new(registry),
+        span: None,
         limits: Limits::default(),
         shutdown: Shutdown::default(),
     };

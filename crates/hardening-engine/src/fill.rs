@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use crate::check;
-use crate::defaults::{Item, Level, PolicyDefault};
+use crate::defaults::{Item, Level, PolicyDefault, Value};
 use crate::field::{FIELDS, Field, FieldRow, Shape};
 use crate::guard::Guard;
 use crate::plan::{Fill, FillValue, Target, Withheld};
@@ -99,6 +99,17 @@ impl<'p, 'a> Pass<'p, 'a> {
             rank,
             policy,
             default,
+        })
+    }
+
+    /// What any of the policies says of a field for a container, at either level.
+    pub(crate) fn values_for(&self, field: Field, i: usize) -> impl Iterator<Item = &'a Value> {
+        let kind = self.state.containers.get(i).map(|container| container.kind);
+        self.policies.iter().flat_map(move |policy| {
+            let own = kind.and_then(|kind| policy.container_default(field, kind));
+            own.into_iter()
+                .chain(policy.pod_default(field))
+                .map(|default| &default.value)
         })
     }
 

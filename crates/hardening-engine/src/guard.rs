@@ -35,7 +35,7 @@ pub enum Guard {
     /// running pod.
     RunningPod,
     /// A legacy AppArmor or seccomp annotation that says something else: the API server refuses a field
-    /// that differs from it.
+    /// that differs from it. Or no room for the annotation that Kubernetes before 1.34 makes of an AppArmor field.
     LegacyAnnotation,
     /// `seLinuxChangePolicy: MountOption`, which the API server refuses unless the feature gate SELinuxMount
     /// is on, and which is what a pod has anyway where it is on.
@@ -129,7 +129,7 @@ impl Guard {
                 "a running pod takes no changes but those to its new ephemeral containers"
             }
             Self::LegacyAnnotation => {
-                "a legacy annotation says otherwise: the API server refuses a field that differs from it"
+                "a legacy annotation says otherwise, and the API server refuses a field that differs from it, or there is no room for the one that Kubernetes before 1.34 makes of an AppArmor field"
             }
             Self::FeatureGate => {
                 "the API server refuses MountOption unless its feature gate SELinuxMount is on, and where it is on a pod has it anyway"
