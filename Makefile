@@ -25,7 +25,7 @@ demo: tools ## show what the product does, on a control plane that is started fo
 playground: tools ## the same set-up to try things on, until Ctrl-C
 	@hack/demo playground
 
-test: tools ## everything that can fail: lints, unit, property, example and API-server tests, the demo
+test: tools ## everything that can fail: lints, unit, property, example and API-server tests, the demo, quick faults
 	@hack/test
 
 test-matrix: tools ## the API-server tests on each supported version of Kubernetes; an hour or more
