@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 .PHONY: help tools build image check-image deny test-faults demo playground fmt fmt-check lint layers test \
-	test-matrix oracle generate check-generated doc bench bench-check bench-accept bench-hostile
+	test-matrix oracle generate check-generated doc bench bench-cluster bench-steps bench-check bench-accept bench-hostile
 
 help: ## list what there is
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -25,14 +25,14 @@ demo: tools ## show what the product does, on a control plane that is started fo
 playground: tools ## the same set-up to try things on, until Ctrl-C
 	@hack/demo playground
 
-test: tools ## everything that can fail: lints, unit, property, example and API-server tests, the demo
+test: tools ## everything that can fail: lints, unit, property, example and API-server tests, the demo, quick faults
 	@hack/test
 
 test-matrix: tools ## the API-server tests on each supported version of Kubernetes; an hour or more
 	@hack/test-matrix
 
 lint: fmt-check layers deny ## formatting, clippy, who may depend on whom, and what on whose terms
-	cargo clippy --workspace --all-targets -- --deny warnings
+	@hack/clippy
 
 deny: ## every dependency held to deny.toml: licences, sources, bans, and known vulnerabilities
 	@hack/deny
@@ -58,6 +58,7 @@ generate: ## write crds/, docs/reference/, docs/compatibility.md, the chart's va
 	UPDATE_EXPECT=1 cargo test --quiet --package hardening-tests --test chart -- generated:: rights::each_service_account
 	UPDATE_EXPECT=1 cargo test --quiet --package hardening-tests --test fast
 	UPDATE_EXPECT=1 cargo test --quiet --package hardening-tests --test node -- compatibility::the_page
+	UPDATE_EXPECT=1 cargo test --quiet --package hardening-tests --test browser -- picture::
 	UPDATE_EXPECT=1 cargo test --quiet --package hardening-engine --test golden
 
 check-generated: ## whether what `make generate` writes is up to date
@@ -65,14 +66,21 @@ check-generated: ## whether what `make generate` writes is up to date
 	cargo test --quiet --package hardening-tests --test fast -- reference:: examples::
 	cargo test --quiet --package hardening-tests --test chart -- generated::
 	cargo test --quiet --package hardening-tests --test node -- compatibility::the_page
+	cargo test --quiet --package hardening-tests --test browser -- picture::
 
 doc: ## the crates' own documentation, warnings denied
 	RUSTDOCFLAGS="--deny warnings" cargo doc --workspace --no-deps --document-private-items
 
-bench: tools ## what a review costs, step by step and under load beside a no-op; wants a quiet machine and h2load
-	cargo bench --package hardening-bench --bench time
+bench: tools ## what a review costs, under load beside a no-op, and with many policies; wants a quiet machine and h2load
 	cargo build --release --package hardening-bench --package hardening-controller
-	target/release/hardening-bench webhook
+	@status=0; for part in webhook scale; do target/release/hardening-bench $$part || status=1; done; exit $$status
+
+bench-cluster: tools ## what a pod costs end to end on a control plane, beside other ways to fill it in; wants a quiet machine
+	cargo build --release --package hardening-bench --package hardening-controller
+	target/release/hardening-bench cluster
+
+bench-steps: tools ## how long each step of a review takes
+	cargo bench --package hardening-bench --bench time
 
 bench-hostile: tools ## how much longer honest calls take among a thousand hostile clients; wants a quiet machine
 	HARDENING_HONEST_CALLS=1000 cargo test --release --package hardening-controller --test program -- hostile:: --nocapture

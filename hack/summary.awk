@@ -2,7 +2,7 @@
 BEGIN {
     FS = "\t"
     count = split("formatting|clippy|crates alone|unit tests|property tests|documentation examples|" \
-        "examples and docs|stale-file checks|API-server tests|node tests|demo", kinds, "|")
+        "examples and docs|stale-file checks|API-server tests|node tests|browser tests|fault tests|demo", kinds, "|")
 }
 
 # The steps: those that are one check each count here, the others by their tests.
@@ -27,6 +27,9 @@ FILENAME ~ /steps.tsv$/ {
     note(FILENAME ~ /crates-alone/ ? "crates alone" : kind(binary, $0), $0 !~ /\.\.\. FAILED/)
 }
 
+# Where no node can run, which is a failure in CI and said loudly elsewhere.
+/^NO FAULT IS TRIED HERE/ { absent["fault tests"] = 1 }
+
 # What a test binary says of itself, to be held against what was counted.
 /^test result: / {
     split($0, words, " ")
@@ -47,7 +50,9 @@ function kind(source, line) {
     if (source == "chart" && line ~ /^test (generated|rendering)::/)
         return line ~ /^test generated::/ ? "stale-file checks" : "examples and docs"
     if (source == "chart") return "API-server tests"
+    if (source == "faults") return "fault tests"
     if (source == "node") return line ~ /^test compatibility::the_page/ ? "stale-file checks" : "node tests"
+    if (source == "browser") return line ~ /^test picture::/ ? "stale-file checks" : "browser tests"
     if (source == "program" && line ~ /^test crds::/) return "stale-file checks"
     if (source == "fast") return line ~ /^test reference::/ ? "stale-file checks" : "examples and docs"
     return "unit tests"
@@ -61,11 +66,14 @@ END {
         all_passed += passed[name]
         all_failed += failed[name]
         counted += (name ~ /tests|checks|examples/) ? passed[name] + failed[name] : 0
-        if (passed[name] + failed[name] == 0) wrong = wrong "nothing ran: " name "\n"
+        if (passed[name] + failed[name] == 0 && !absent[name]) wrong = wrong "nothing ran: " name "\n"
     }
     print "\ntook:" times
     # A test binary that crashes, or does not compile, names no test.
-    if (status["tests"] != 0 && all_failed == 0) wrong = wrong "cargo test failed without naming a test\n"
+    if (status["tests"] + status["traces"] != 0 && all_failed == 0)
+        wrong = wrong "cargo test failed without naming a test\n"
+    if (status["faults"] != 0 && failed["fault tests"] == 0)
+        wrong = wrong "the fault suite ended without naming a fault\n"
     if (status["crates-alone"] != 0 && failed["crates alone"] == 0) wrong = wrong "hack/check-alone failed\n"
     if (said != counted) wrong = wrong "the test binaries say that " said " tests ran, counted were " counted "\n"
     if (ignored > 0) wrong = wrong ignored " tests were ignored\n"

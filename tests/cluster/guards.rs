@@ -531,6 +531,25 @@ async fn a_record_for_which_there_is_no_room_is_left_out() {
     let annotations = stored["metadata"]["annotations"].as_object().unwrap();
     assert_eq!(annotations.len(), 1, "{:?}", annotations.keys());
 
+    // Before 1.34 the API server itself writes an annotation for an AppArmor profile.
+    let version = acts_as(&lab.admin).await;
+    let policy = json!({
+        "apiVersion": hardening_api::API_VERSION, "kind": "ClusterPodHardeningPolicy",
+        "metadata": {"name": "app-armor"},
+        "spec": {"pod": {"securityContext": {
+            "appArmorProfile": {"type": "RuntimeDefault"}, "fsGroup": 7,
+        }}},
+    });
+    lab.put_in_force_on(version, &[policy]);
+    let stored = lab.with_us.post(path, &full).await.unwrap();
+    let context = &stored["spec"]["securityContext"];
+    assert_eq!(context["fsGroup"], 7);
+    let filled = !context["appArmorProfile"].is_null();
+    assert_eq!(filled, version >= KubernetesVersion::v1(34), "{version}");
+    full["spec"]["securityContext"] = json!({"appArmorProfile": {"type": "RuntimeDefault"}});
+    let taken = lab.without_us.post(path, &full).await.is_ok();
+    assert_eq!(taken, filled, "{version}");
+
     full["metadata"]["annotations"]["podhardening.dev/filled"] = "{}".into();
     let refusal = lab.without_us.post(path, &full).await.unwrap_err();
     assert!(refusal.message.contains("262144"), "{refusal}");

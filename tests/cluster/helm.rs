@@ -8,13 +8,14 @@ use std::process::Command;
 use serde_json::json;
 use test_control_plane::{ControlPlane, ControlPlaneOptions};
 
-use crate::support::api::{Api, bare_namespace};
+use crate::support::api::{Api, bare_namespace, until};
 use crate::support::crds::{collection, install};
 use crate::support::go_tool::go_tool;
 use crate::support::program::program;
 
 const NAMESPACE: &str = "shop";
 const DEPLOYMENT: &str = "/apis/apps/v1/namespaces/shop/deployments/web";
+const CLUSTER_POLICIES: &str = "/apis/podhardening.dev/v1alpha1/clusterpodhardeningpolicies";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_chart_is_installed_as_its_pods_would_be_admitted() {
@@ -56,6 +57,10 @@ async fn a_chart_is_installed_as_its_pods_would_be_admitted() {
     // Without the policies nothing is installed. Helm keeps to itself what its plugin says.
     let crd = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/clusterpodhardeningpolicies.podhardening.dev";
     api.delete(crd).await;
+    until("the API server no longer knows the kind", async || {
+        api.get(CLUSTER_POLICIES).await.err()
+    })
+    .await;
     let said = shell.fails("helm install other chart --namespace shop --post-renderer harden");
     assert!(said.contains("post-renderer plugin \"harden\""), "{said}");
     let said = shell.fails("helm template other chart --namespace shop | kubectl-harden render");

@@ -99,12 +99,13 @@ fn every_flag_and_metric_that_is_named_is_there() {
         for word in text(page).split(|c: char| !c.is_alphanumeric() && c != '-' && c != '_') {
             let is_flag = word.starts_with("--") && !word.trim_start_matches('-').is_empty();
             let known = match word {
-                // Flags of kubectl, Helm, curl and kube-apiserver.
+                // Flags of kubectl, Helm, curl, cargo and kube-apiserver.
                 "--admission-control-config-file" | "--as" | "--raw" => true,
                 "--data" | "--header" | "--insecure" => true,
                 "--create-namespace" | "--filename" | "--namespace" | "--set" | "--wait" => true,
                 "--kustomize" | "--list" | "--take-ownership" => true,
                 "--all-namespaces" | "--for" => true,
+                "--features" | "--package" | "--release" => true,
                 "--dry-run" | "--image" | "--overwrite" | "--server-side" => true,
                 _ if is_flag => {
                     commands.contains(&format!("{word} <"))

@@ -248,6 +248,7 @@ async fn the_page_of_metrics_is_up_to_date() {
         readiness: Readiness::new(),
         metrics,
         registry: Arc::clone(&registry),
+        span: None,
         limits: Limits::default(),
         shutdown: Shutdown::default(),
     };

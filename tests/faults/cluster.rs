@@ -1,24 +1,25 @@
 //! The cluster that the faults are done to: a control plane, a node, and the chart installed by Helm, with the image
 //! that `make image` builds.
 
+mod inflict;
+
 use std::{
-    fs,
     path::{Path, PathBuf},
     process::Stdio,
     time::{Duration, Instant},
 };
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use futures::{StreamExt as _, stream};
 use kube::Client;
 use serde_json::{Value, json};
 use test_control_plane::{ControlPlane, ControlPlaneOptions, Node, Relay};
 use tokio::{process::Command, task};
 
 use crate::{
+    Selection,
     direct::Replica,
-    loader, memory,
-    report::Direct,
+    loader, process,
+    report::SeenInside,
     support::{
         api::{Api, namespace},
         go_tool::go_tool,
@@ -60,16 +61,19 @@ pub(crate) struct Cluster {
     helm: PathBuf,
     /// Which replica the next signal is for.
     turn: usize,
-    /// The container that was frozen last.
-    frozen: String,
+    /// The pod that a fault was for last.
+    chosen: ProductPod,
     /// The CRD as it was before it was deleted or changed.
     crd: Value,
-    direct: Direct,
+    /// How long a soak takes.
+    soak: Duration,
+    seen: SeenInside,
 }
 
 /// A pod of the product's.
-#[derive(Debug)]
+#[derive(Clone, Debug, Default)]
 struct ProductPod {
+    name: String,
     address: String,
     container: String,
     is_ready: bool,
@@ -81,11 +85,14 @@ struct ProductPod {
 impl Cluster {
     /// Builds what is installed, starts everything, and installs it with `failurePolicy: Fail`, so that a call that
     /// fails is seen.
-    pub(crate) async fn start() -> Self {
+    pub(crate) async fn start(selection: &Selection) -> Self {
         let helm =
             task::spawn_blocking(|| go_tool("tests/helm", "helm", "helm.sh/helm/v4/cmd/helm", &[]));
-        let archive = task::spawn_blocking(image);
-        let (helm, archive) = (helm.await.unwrap(), archive.await.unwrap());
+        let archive = match selection.image.clone() {
+            Some(archive) => archive,
+            None => task::spawn_blocking(image).await.unwrap(),
+        };
+        let helm = helm.await.unwrap();
         let control_plane = ControlPlane::start(ControlPlaneOptions::default()).await;
         let control_plane =
             control_plane.unwrap_or_else(|error| panic!("no control plane: {error}"));
@@ -101,9 +108,10 @@ impl Cluster {
             control_plane,
             helm,
             turn: 0,
-            frozen: String::new(),
+            chosen: ProductPod::default(),
             crd: Value::Null,
-            direct: Direct::default(),
+            soak: selection.soak,
+            seen: SeenInside::default(),
         };
         for name in [loader::NAMESPACE, MANY] {
             namespace(&cluster.api, name, &json!({})).await;
@@ -203,293 +211,12 @@ impl Cluster {
 
     /// The most memory that a replica has now, in bytes.
     pub(crate) fn memory(&self) -> u64 {
-        memory::largest_replica(self.node.directory())
+        process::largest_replica(self.node.directory())
     }
 
-    /// The calls past the API server since this was asked last.
-    pub(crate) fn take_direct(&mut self) -> Direct {
-        std::mem::take(&mut self.direct)
-    }
-}
-
-// === impl Cluster: faults ===
-
-impl Cluster {
-    pub(crate) async fn roll(&mut self) {
-        self.kubectl(&["rollout", "restart", "deployment", WEBHOOK])
-            .await;
-        self.kubectl(&["rollout", "status", "deployment", WEBHOOK])
-            .await;
-    }
-
-    pub(crate) async fn scale(&mut self, replicas: usize) {
-        let number = format!("--replicas={replicas}");
-        self.kubectl(&["scale", "deployment", WEBHOOK, &number])
-            .await;
-        self.until_some("as many replicas as were asked for", async |cluster| {
-            let pods = cluster.pods("webhook").await?;
-            let is_so = pods.len() == replicas && pods.iter().all(|pod| pod.is_ready);
-            is_so.then_some(()).ok_or_else(|| format!("{pods:?}"))
-        })
-        .await;
-    }
-
-    pub(crate) async fn signal_replica(&mut self, signal: &str) {
-        let pods = self.pods("webhook").await.unwrap();
-        self.turn += 1;
-        self.frozen = pods[self.turn % pods.len()].container.clone();
-        self.signal_frozen(signal).await;
-    }
-
-    pub(crate) async fn signal_manager(&mut self, signal: &str) {
-        let pods = self.pods("manager").await.unwrap();
-        self.frozen = pods[0].container.clone();
-        self.signal_frozen(signal).await;
-    }
-
-    /// Signals the container that was signalled before.
-    pub(crate) async fn signal_frozen(&mut self, signal: &str) {
-        task::block_in_place(|| self.node.signal(&self.frozen, signal)).unwrap();
-    }
-
-    /// Stops a replica as a debugger would, and waits until it is out of rotation, and some time more in which calls
-    /// must find the others.
-    pub(crate) async fn freeze_replica(&mut self) {
-        let frozen = Instant::now();
-        self.signal_replica("SIGSTOP").await;
-        self.until_some("the replica is out of rotation", async |cluster| {
-            let pods = cluster.pods("webhook").await?;
-            let is_out = pods
-                .iter()
-                .any(|pod| pod.container == cluster.frozen && !pod.is_ready);
-            is_out.then_some(()).ok_or_else(|| format!("{pods:?}"))
-        })
-        .await;
-        tokio::time::sleep_until((frozen + Duration::from_secs(22)).into()).await;
-    }
-
-    pub(crate) async fn restart_kubelet(&mut self) {
-        let path = self.node.directory().join("kubelet.pid");
-        let before = fs::read_to_string(&path).unwrap();
-        self.node.restart_kubelet().unwrap();
-        self.until_some("another kubelet", async |_| {
-            let now = fs::read_to_string(&path).unwrap();
-            (now != before).then_some(()).ok_or(now)
-        })
-        .await;
-    }
-
-    /// Ends the API server, and asks each replica for 20 s meanwhile.
-    pub(crate) async fn lose_api_server(&mut self) {
-        let ca = self.ca().await.unwrap();
-        let mut replicas = Vec::new();
-        for pod in self.pods("webhook").await.unwrap() {
-            replicas.push(Replica::at(&pod.address, &ca).await);
-        }
-        task::block_in_place(|| self.control_plane.stop_apiserver());
-        let end = Instant::now() + Duration::from_secs(20);
-        let mut ticks = tokio::time::interval(Duration::from_millis(200));
-        while Instant::now() < end {
-            ticks.tick().await;
-            for replica in &replicas {
-                match replica.patch(loader::NAMESPACE, "app").await {
-                    Ok(patch) if patch.contains("load@") => self.direct.answered += 1,
-                    _ => self.direct.failed += 1,
-                }
-            }
-        }
-        assert!(self.direct.answered + self.direct.failed > 0);
-    }
-
-    pub(crate) async fn restore_api_server(&mut self) {
-        self.control_plane.start_apiserver().await.unwrap();
-    }
-
-    pub(crate) async fn restart_etcd(&mut self) {
-        self.control_plane.restart_etcd().await.unwrap();
-    }
-
-    pub(crate) async fn cut_watches(&mut self) {
-        self.relay.cut();
-    }
-
-    pub(crate) async fn silence_watches(&mut self, time: Duration) {
-        self.relay.silence();
-        tokio::time::sleep(time).await;
-    }
-
-    pub(crate) async fn heal_watches(&mut self) {
-        self.relay.heal();
-    }
-
-    /// Lets certificates live for minutes, until there were so many others. Those that are there are deleted, as
-    /// they would live on.
-    pub(crate) async fn rotate(&mut self, leaves: usize, authorities: usize) {
-        let short = "manager.extraArgs={--tls-leaf-lifetime=1m,--tls-ca-lifetime=3m}";
-        self.helm_upgrade(Path::new(CHART), &[short]).await;
-        self.delete_certificates().await;
-        let deadline =
-            Instant::now() + Duration::from_secs(60) * u32::try_from(leaves).unwrap() + DEADLINE;
-        let mut seen = [Vec::new(), Vec::new()];
-        while seen[0].len() <= leaves || seen[1].len() <= authorities {
-            assert!(Instant::now() < deadline, "too few certificates: {seen:?}");
-            for (name, seen) in SECRETS.iter().zip(&mut seen) {
-                let version = self.secret(name).await.unwrap_or_default();
-                if seen.last() != Some(&version) {
-                    seen.push(version);
-                }
-            }
-            tokio::time::sleep(POLL).await;
-        }
-    }
-
-    /// Lets certificates live as long as they do by default.
-    pub(crate) async fn rotate_no_more(&mut self) {
-        self.helm_upgrade(Path::new(CHART), &[]).await;
-    }
-
-    pub(crate) async fn delete_certificates(&mut self) {
-        for name in SECRETS {
-            let before = self.secret(name).await.unwrap();
-            self.api.delete(&secret(name)).await;
-            self.until_some("the Secret is made again", async |cluster| {
-                let now = cluster.secret(name).await?;
-                (now != before).then_some(()).ok_or(now)
-            })
-            .await;
-        }
-    }
-
-    pub(crate) async fn delete_namespaced_crd(&mut self) {
-        self.api.delete(CRD).await;
-        self.until_some("the CRD is gone", async |cluster| {
-            match cluster.api.get(CRD).await {
-                Err(refusal) if refusal.status == 404 => Ok(()),
-                other => Err(format!("{other:?}")),
-            }
-        })
-        .await;
-    }
-
-    /// Applies the CRD again, and waits until policies of its kind are in force again.
-    pub(crate) async fn restore_namespaced_crd(&mut self) {
-        let path = CRD.rsplit_once('/').unwrap().0;
-        self.until_some("the CRD is there again", async |cluster| {
-            let crd = bare(&cluster.crd);
-            cluster
-                .api
-                .post(path, &crd)
-                .await
-                .map_err(|error| error.to_string())
-        })
-        .await;
-        self.create_policies(1).await;
-        self.delete_many_policies().await;
-    }
-
-    /// Creates policies in a namespace, all at once, each for another pod, and waits until the last is in force.
-    pub(crate) async fn create_policies(&mut self, number: usize) {
-        let api = &self.api;
-        stream::iter(0..number)
-            .for_each_concurrent(AT_ONCE, async |number| {
-                let deadline = Instant::now() + DEADLINE;
-                // A kind that was made just now is not served yet.
-                while let Err(refusal) = api.post(POLICIES, &policy(number)).await {
-                    assert!(Instant::now() < deadline, "policy {number}: {refusal}");
-                    tokio::time::sleep(POLL).await;
-                }
-            })
-            .await;
-        let last = number - 1;
-        self.until_in_force(last, 1).await;
-    }
-
-    /// Has the API server store a policy that no version of ours can read, among good ones, and waits until a change
-    /// of one of those is in force.
-    pub(crate) async fn store_broken_policy_among(&mut self, number: usize) {
-        let mut lax = self.api.get(CRD).await.unwrap();
-        lax["spec"]["versions"][0]["schema"]["openAPIV3Schema"] = json!({
-            "type": "object", "x-kubernetes-preserve-unknown-fields": true,
-        });
-        self.api
-            .put(CRD, &lax)
-            .await
-            .unwrap_or_else(|refusal| panic!("{refusal}"));
-        let mut broken = policy(number);
-        broken["spec"] = json!({"profile": 5, "pod": "none"});
-        self.until_some("a broken policy is stored", async |cluster| {
-            let stored = cluster.api.post(POLICIES, &broken).await;
-            stored.map_err(|error| error.to_string())
-        })
-        .await;
-        self.create_policies(number - 1).await;
-        let path = format!("{POLICIES}/policy-7");
-        let change = json!({"spec": {"priority": 7}});
-        self.api
-            .merge(&path, &change)
-            .await
-            .unwrap_or_else(|refusal| panic!("{refusal}"));
-        self.until_in_force(7, 2).await;
-    }
-
-    async fn until_in_force(&mut self, number: usize, generation: u32) {
-        let expected = format!("many/policy-{number}@{generation}");
-        self.until_some("the policy is in force everywhere", async |cluster| {
-            cluster
-                .all_answer(MANY, &format!("app-{number}"), &expected)
-                .await
-        })
-        .await;
-    }
-
-    /// Deletes all those policies, and puts the CRD back as it was.
-    pub(crate) async fn delete_many_policies(&mut self) {
-        self.api.delete(POLICIES).await;
-        self.until_some("the CRD is as it was", async |cluster| {
-            let mut crd = cluster
-                .api
-                .get(CRD)
-                .await
-                .map_err(|error| error.to_string())?;
-            crd["spec"] = cluster.crd["spec"].clone();
-            cluster
-                .api
-                .put(CRD, &crd)
-                .await
-                .map_err(|error| error.to_string())
-        })
-        .await;
-    }
-
-    /// Installs the chart's previous version. As there is none yet, it is this one under a lower number, with pods
-    /// that differ.
-    pub(crate) async fn downgrade(&mut self) {
-        let previous = self.control_plane.directory().join("previous");
-        copy(&Path::new(ROOT).join(CHART), &previous);
-        let path = previous.join("Chart.yaml");
-        let chart = fs::read_to_string(&path).unwrap();
-        let chart: Vec<_> = chart
-            .lines()
-            .map(|line| match line.starts_with("version:") {
-                true => "version: 0.0.1",
-                false => line,
-            })
-            .collect();
-        fs::write(&path, chart.join("\n")).unwrap();
-        let values = [
-            "webhook.podAnnotations.release=previous",
-            "manager.podAnnotations.release=previous",
-        ];
-        self.helm_upgrade(&previous, &values).await;
-    }
-
-    pub(crate) async fn upgrade(&mut self) {
-        self.helm_upgrade(Path::new(CHART), &[]).await;
-    }
-
-    pub(crate) async fn uninstall(&mut self) {
-        self.helm(&["uninstall", WEBHOOK, "--wait", "--timeout=5m"])
-            .await;
+    /// What faults saw themselves since this was asked last.
+    pub(crate) fn take_seen(&mut self) -> SeenInside {
+        std::mem::take(&mut self.seen)
     }
 }
 
@@ -531,6 +258,7 @@ impl Cluster {
         let output = Command::new(program)
             .args(arguments)
             .env_clear()
+            .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
             .env("HOME", self.control_plane.directory())
             .env("KUBECONFIG", self.control_plane.kubeconfig_path())
             .current_dir(ROOT)
@@ -622,6 +350,7 @@ impl ProductPod {
         let is_going = pod["metadata"]["deletionTimestamp"].is_string();
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
         Self {
+            name: text(&pod["metadata"]["name"]),
             address: text(&status["podIP"]),
             container: text(&container["containerID"]).replace("containerd://", ""),
             is_ready: container["ready"] == json!(true) && !is_going,
@@ -647,39 +376,6 @@ fn image() -> PathBuf {
 
 fn secret(name: &str) -> String {
     format!("/api/v1/namespaces/{NAMESPACE}/secrets/{name}")
-}
-
-/// A policy for pods that are labelled with its number.
-fn policy(number: usize) -> Value {
-    json!({
-        "apiVersion": "podhardening.dev/v1alpha1", "kind": "PodHardeningPolicy",
-        "metadata": {"name": format!("policy-{number}"), "namespace": MANY},
-        "spec": {"profile": "Restricted", "podSelector": {"matchLabels": {"app": format!("app-{number}")}}},
-    })
-}
-
-/// An object without what only the API server gives it.
-fn bare(object: &Value) -> Value {
-    let mut bare = object.clone();
-    let bare_object = bare.as_object_mut().unwrap();
-    bare_object.remove("status");
-    let metadata = bare["metadata"].as_object_mut().unwrap();
-    metadata.retain(|name, _| ["name", "labels", "annotations"].contains(&name.as_str()));
-    bare
-}
-
-/// Copies a folder.
-fn copy(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let to = to.join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() {
-            copy(&entry.path(), &to);
-        } else {
-            fs::copy(entry.path(), to).unwrap();
-        }
-    }
 }
 
 /// Another number each time, so that a change is one.

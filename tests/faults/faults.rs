@@ -31,8 +31,12 @@ pub(crate) struct Holds {
     /// How many calls must be made for it to count: the fault is repeated until then. The short selection has each
     /// fault once.
     pub(crate) calls: u64,
-    /// How many calls may fail each time.
+    /// How many pods are created in a second, where the machine can.
+    pub(crate) per_second: u32,
+    /// How many calls may fail each time, as the mean of all times.
     pub(crate) failed: u64,
+    /// How many calls may fail in any one of the times.
+    pub(crate) failed_at_once: u64,
     /// How long calls may fail after the injection, whatever their number.
     pub(crate) failing_for: Duration,
     /// Whether pods may be created as their authors wrote them: where there is no webhook any more.
@@ -59,7 +63,9 @@ const NONE: Duration = Duration::ZERO;
 /// Nothing fails, nothing is missed, and nothing is started again.
 const NOTHING_SEEN: Holds = Holds {
     calls: 5_000,
+    per_second: 100,
     failed: 0,
+    failed_at_once: 0,
     failing_for: NONE,
     unhardened: false,
     api_server: ApiServer::Answers,
@@ -67,9 +73,30 @@ const NOTHING_SEEN: Holds = Holds {
     restarts: false,
 };
 
+/// A replica dies without a word. What it was answering is lost, and its address goes on being one of three until the
+/// kubelet has noticed, which no replica can change: each connection that the API server makes meanwhile has a chance of
+/// one third to be refused. So a kill costs a call, where one is made at a time, and as many as are made at once, and
+/// connect anew, where they are a crowd.
+const REPLICA_DEAD: Holds = Holds {
+    failed: 8,
+    failed_at_once: 8,
+    failing_for: Duration::from_secs(5),
+    restarts: true,
+    ..NOTHING_SEEN
+};
+
+/// A replica no longer answers, and calls find the others. A process that hangs is started again by its liveness.
+const REPLICA_SILENT: Holds = Holds {
+    failed: u64::MAX,
+    failed_at_once: u64::MAX,
+    failing_for: Duration::from_secs(15),
+    restarts: true,
+    ..NOTHING_SEEN
+};
+
 /// As [`NOTHING_SEEN`], for what is long enough when it is done once.
 const ONCE: Holds = Holds {
-    calls: 0,
+    calls: 500,
     ..NOTHING_SEEN
 };
 
@@ -102,29 +129,35 @@ pub(crate) const FAULTS: &[Fault] = &[
     Fault {
         name: "kill -9 of a replica",
         is_short: true,
-        inject: |cluster| Box::pin(cluster.signal_replica("SIGKILL")),
-        heal: BY_ITSELF,
+        inject: |cluster| Box::pin(cluster.kill_replica()),
+        heal: |cluster| Box::pin(cluster.replace_replica()),
+        holds: REPLICA_DEAD,
+    },
+    Fault {
+        name: "kill -9 of a replica, 10 calls/s",
+        is_short: false,
+        inject: |cluster| Box::pin(cluster.kill_replica()),
+        heal: |cluster| Box::pin(cluster.replace_replica()),
         holds: Holds {
-            calls: 1_000,
+            calls: 2_000,
+            per_second: 10,
             failed: 1,
-            failing_for: Duration::from_secs(1),
-            restarts: true,
-            ..NOTHING_SEEN
+            ..REPLICA_DEAD
         },
     },
     Fault {
         name: "SIGSTOP of a replica",
         is_short: true,
         inject: |cluster| Box::pin(cluster.freeze_replica()),
-        heal: |cluster| Box::pin(cluster.signal_frozen("SIGCONT")),
-        holds: Holds {
-            failed: u64::MAX,
-            failing_for: Duration::from_secs(15),
-            // A process that hangs is started again by its liveness. All in turn, as the API server's connections
-            // may be to the others.
-            restarts: true,
-            ..NOTHING_SEEN
-        },
+        heal: |cluster| Box::pin(cluster.signal_chosen("SIGCONT")),
+        holds: REPLICA_SILENT,
+    },
+    Fault {
+        name: "all that a replica sends is lost",
+        is_short: false,
+        inject: |cluster| Box::pin(cluster.isolate_replica()),
+        heal: |cluster| Box::pin(cluster.reconnect_replica()),
+        holds: REPLICA_SILENT,
     },
     Fault {
         name: "kill -9 of a manager",
@@ -185,13 +218,6 @@ pub(crate) const FAULTS: &[Fault] = &[
         holds: NOTHING_SEEN,
     },
     Fault {
-        name: "leaf lives 1 min, CA 3 min: 3 leaves, 1 CA",
-        is_short: true,
-        inject: |cluster| Box::pin(cluster.rotate(3, 1)),
-        heal: |cluster| Box::pin(cluster.rotate_no_more()),
-        holds: ONCE,
-    },
-    Fault {
         name: "certificate Secrets deleted",
         is_short: true,
         inject: |cluster| Box::pin(cluster.delete_certificates()),
@@ -236,6 +262,17 @@ pub(crate) const FAULTS: &[Fault] = &[
             restarts: true,
             recovered_in: Duration::from_secs(180),
             ..ONCE
+        },
+    },
+    // The last, as it fills the cluster.
+    Fault {
+        name: "a policy changed every second, 10,000 pods",
+        is_short: false,
+        inject: |cluster| Box::pin(cluster.soak()),
+        heal: BY_ITSELF,
+        holds: Holds {
+            per_second: 200,
+            ..NOTHING_SEEN
         },
     },
 ];

@@ -17,7 +17,7 @@ use kube::{Client, client::Body};
 use serde_json::{Value, json};
 use tokio::{
     task::JoinSet,
-    time::{MissedTickBehavior, interval, timeout},
+    time::{MissedTickBehavior, interval_at, timeout},
 };
 
 /// Where the pods are created.
@@ -51,7 +51,7 @@ pub(crate) struct Counts {
     pub(crate) unanswered: u64,
     /// When the last call that failed was begun.
     pub(crate) last_failure: Option<Instant>,
-    /// When the last call that the API server did not answer was begun, and what came instead.
+    /// What came instead of answers, the latest of it.
     pub(crate) told: VecDeque<String>,
 }
 
@@ -70,12 +70,16 @@ impl Loader {
     /// Creates so many pods a second, or as many as the machine can.
     pub(crate) fn start(client: &Client, per_second: u32) -> Self {
         let counts = Arc::new(Mutex::new(Counts::default()));
-        let number = Arc::new(AtomicU64::new(0));
+        // What an earlier loader could not delete is in nobody's way.
+        let number = Arc::new(AtomicU64::new(fastrand::u64(..1 << 40)));
         let mut workers = JoinSet::new();
-        for _ in 0..WORKERS {
+        // One after another, as calls that come in a crowd fail in a crowd.
+        let (pause, begun) = (Duration::from_secs(1) / per_second, Instant::now());
+        for worker in 0..WORKERS {
+            let first = begun + pause * worker;
             let (client, counts, number) = (client.clone(), counts.clone(), number.clone());
             workers.spawn(async move {
-                let mut ticks = interval(Duration::from_secs(1) * WORKERS / per_second);
+                let mut ticks = interval_at(first.into(), pause * WORKERS);
                 ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
                 loop {
                     ticks.tick().await;
@@ -126,23 +130,6 @@ impl Counts {
         }
         self.told.push_back(why);
     }
-
-    /// What happened since an earlier moment.
-    pub(crate) fn since(&self, earlier: &Self) -> Self {
-        let is_news = self.failed > earlier.failed;
-        Self {
-            calls: self.calls - earlier.calls,
-            failed: self.failed - earlier.failed,
-            unhardened: self.unhardened - earlier.unhardened,
-            unanswered: self.unanswered - earlier.unanswered,
-            last_failure: self.last_failure.filter(|_| is_news),
-            told: if is_news || self.unanswered > earlier.unanswered {
-                self.told.clone()
-            } else {
-                VecDeque::new()
-            },
-        }
-    }
 }
 
 /// Creates a pod, and tells what became of it.
@@ -164,7 +151,7 @@ async fn create(client: &Client, number: u64) -> Outcome {
 }
 
 /// A pod that no scheduler takes, and whose author says nothing of security.
-fn pod(name: &str) -> Value {
+pub(crate) fn pod(name: &str) -> Value {
     json!({
         "apiVersion": "v1", "kind": "Pod", "metadata": {"name": name},
         "spec": {

@@ -2,9 +2,9 @@
 //! created all the time while replicas die, certificates change, and the API server goes away.
 //!
 //! `make test-faults` runs all of it at its full length; `cargo test --package hardening-tests --test faults --
-//! kill` runs the faults with that in their name, and `--short` once each, as `make test` does. It is no test binary
-//! of the usual kind: its tests share one cluster and take turns, as each breaks it. It prints a table, and fails
-//! where what must hold did not.
+//! kill` runs the faults with that in their name, `--short` a selection of them once each, as `make test` does, and
+//! `10,000 --soak-minutes=60` the soak for an hour; `--image=ARCHIVE` tries an image that is there. It is no test binary of the usual kind: its tests share one
+//! cluster and take turns, as each breaks it. It prints a table, and fails where what must hold did not.
 
 #![allow(
     clippy::unwrap_used,
@@ -29,13 +29,16 @@ mod report;
 // Replicas asked directly, past the API server.
 mod direct;
 // Processes, as the kernel sees them.
-mod memory;
+mod process;
 
 mod support;
 
-use std::{env, io::Write as _, process::ExitCode};
+use std::{env, io::Write as _, path::PathBuf, process::ExitCode, time::Duration};
 
 use test_control_plane::Node;
+
+/// How long a soak takes where nothing else is said.
+const SOAK: Duration = Duration::from_mins(5);
 
 /// What was asked for on the command line.
 #[derive(Debug)]
@@ -44,6 +47,10 @@ struct Selection {
     is_short: bool,
     /// Parts of names; none: all.
     names: Vec<String>,
+    /// How long a soak takes.
+    soak: Duration,
+    /// The archive of the image that is tried; none: it is built.
+    image: Option<PathBuf>,
 }
 
 fn main() -> ExitCode {
@@ -75,8 +82,13 @@ impl Selection {
         let (options, names): (Vec<_>, Vec<_>) =
             arguments.partition(|argument| argument.starts_with('-'));
         // What the test harness of cargo is told as a rule means nothing here.
+        let value = |name: &str| options.iter().find_map(|option| option.strip_prefix(name));
         Self {
             is_short: options.iter().any(|option| option == "--short"),
+            soak: value("--soak-minutes=").map_or(SOAK, |minutes| {
+                Duration::from_mins(minutes.parse().expect("a number of minutes"))
+            }),
+            image: value("--image=").map(PathBuf::from),
             names,
         }
     }

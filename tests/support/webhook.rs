@@ -63,6 +63,7 @@ impl RunningWebhook {
             readiness: Readiness::new(),
             metrics: Metrics::register(&mut registry, "test"),
             registry: Arc::new(registry),
+            span: None,
             limits: Limits {
                 // The whole test runs on two cores; how fast it answers is another test's question.
                 request: Duration::from_secs(20),

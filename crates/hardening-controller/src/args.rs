@@ -263,7 +263,7 @@ pub(crate) struct ServerArgs {
     pub(crate) worker_threads: usize,
 }
 
-#[derive(Debug, ClapArgs)]
+#[derive(Clone, Debug, ClapArgs)]
 pub(crate) struct LogArgs {
     /// How log lines are written, on standard error.
     #[arg(long, env = "HARDENING_LOG_FORMAT", value_enum, value_name = "FORMAT", default_value_t = LogFormat::Text)]

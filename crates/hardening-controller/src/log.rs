@@ -8,12 +8,19 @@ use tracing_subscriber::fmt;
 use tracing_subscriber::prelude::*;
 
 use crate::args::{LogArgs, LogFormat, LogLevel};
+use crate::traces::{self, Traces};
 
 /// Logs to standard error from now on.
 ///
 /// The level is for this product. Of the libraries only warnings are of use to an operator, and below them
 /// some would log what they send and receive. kube warns of what `hardening-index` says in one line.
-pub(crate) fn init(args: &LogArgs) {
+///
+/// With the feature `otel`, reviews are traced as well, whatever the level: what is returned ends that.
+///
+/// # Errors
+///
+/// Where traces are asked for and cannot be sent.
+pub(crate) fn init(args: &LogArgs) -> anyhow::Result<Traces> {
     let level = match args.log_level {
         LogLevel::Error => LevelFilter::ERROR,
         LogLevel::Warn => LevelFilter::WARN,
@@ -26,24 +33,25 @@ pub(crate) fn init(args: &LogArgs) {
         .with_target("kube_runtime", LevelFilter::ERROR)
         .with_target("kube_client", LevelFilter::OFF)
         .with_target("hardening", level);
-    let registry = tracing_subscriber::registry().with(filter);
-    // It fails only where a subscriber is set already, and this is the one place that sets it.
-    let _ = match args.log_format {
-        LogFormat::Text => registry
-            .with(
-                fmt::layer()
-                    .with_ansi(io::stderr().is_terminal())
-                    .with_writer(io::stderr),
-            )
-            .try_init(),
-        LogFormat::Json => registry
-            .with(
-                fmt::layer()
-                    .json()
-                    .flatten_event(true)
-                    .with_writer(io::stderr),
-            )
-            .try_init(),
+    let lines = match args.log_format {
+        LogFormat::Text => fmt::layer()
+            .with_ansi(io::stderr().is_terminal())
+            .with_writer(io::stderr)
+            .boxed(),
+        LogFormat::Json => fmt::layer()
+            .json()
+            .flatten_event(true)
+            .with_current_span(false)
+            .with_span_list(false)
+            .with_writer(io::stderr)
+            .boxed(),
     };
+    let (spans, traces) = traces::start()?;
+    // It fails only where a subscriber is set already, and this is the one place that sets it.
+    let _ = tracing_subscriber::registry()
+        .with(lines.with_filter(filter))
+        .with(spans)
+        .try_init();
     hardening_webhook::panics::report_by_place();
+    Ok(traces)
 }

@@ -17,6 +17,7 @@ use rustls::server::ParsedCertificate;
 use tokio::sync::watch;
 
 use crate::args::{ServerArgs, ServiceName, Tls};
+use crate::traces;
 
 /// What the two modes differ in.
 pub(crate) struct Parts {
@@ -95,6 +96,7 @@ pub(crate) async fn bind(server: &ServerArgs, parts: Parts) -> anyhow::Result<Bo
         readiness,
         metrics,
         registry: Arc::new(registry),
+        span: traces::REVIEW,
         limits: Limits::default(),
         shutdown: Shutdown {
             serve_on: shutdown_delay,

@@ -4,13 +4,14 @@ pub(crate) mod cel;
 
 use serde_json::json;
 
-use crate::annotations::LegacyProfile;
+use crate::annotations::{APP_ARMOR_CONTAINER, LegacyProfile};
 use crate::defaults::{Item, Value};
 use crate::field::Field;
 use crate::fill::{Candidate, Pass, capability_key, sysctl_key};
 use crate::guard::Guard;
 use crate::json::Text;
 use crate::pod::Container;
+use crate::record::ANNOTATIONS_LIMIT;
 use crate::state::{At, State, is_mappable};
 use crate::token;
 
@@ -42,7 +43,7 @@ pub(crate) fn value(
         (Field::SeLinuxChangePolicy, Value::Json(json)) if **json == *"\"MountOption\"" => {
             Some(Guard::FeatureGate)
         }
-        (Field::AppArmorProfile, _) => legacy_app_armor(state, at),
+        (Field::AppArmorProfile, _) => legacy_app_armor(pass, at),
         (Field::RuntimeClassName, Value::Json(json)) => runtime_class(pass, json),
         (Field::AutomountServiceAccountToken, Value::Bool(mount)) => {
             let otherwise = pass.matching.automount == Some(!mount);
@@ -209,8 +210,10 @@ fn legacy_seccomp(state: &State<'_>, at: At, json: &str) -> Option<Guard> {
 }
 
 /// The API server turns a container's AppArmor annotation into the container's own field. One that it
-/// cannot turn into a field stands against the pod's profile instead.
-fn legacy_app_armor(state: &State<'_>, at: At) -> Option<Guard> {
+/// cannot turn into a field stands against the pod's profile instead. Before Kubernetes 1.34 it turns fields into
+/// annotations, too, for which there must be room.
+fn legacy_app_armor(pass: &Pass<'_, '_>, at: At) -> Option<Guard> {
+    let state = &pass.state;
     let annotation = |name: &str| state.pod.legacy_profile(LegacyProfile::AppArmor, name);
     let held = match at {
         At::Container(_) => annotation(container_name(state, at)).is_some(),
@@ -220,7 +223,36 @@ fn legacy_app_armor(state: &State<'_>, at: At) -> Option<Guard> {
                     .is_some_and(|profile| !becomes_a_field(profile))
         }),
     };
-    held.then_some(Guard::LegacyAnnotation)
+    let has_room = || {
+        let written = state.pod.annotations().map_or(0, |all| all.bytes);
+        written + app_armor_bytes(pass) <= ANNOTATIONS_LIMIT
+    };
+    (held || !has_room()).then_some(Guard::LegacyAnnotation)
+}
+
+/// The most bytes that the API server itself may add to the pod's annotations: before Kubernetes 1.34 it writes the
+/// AppArmor profile of each container, whoever set it, as a legacy annotation.
+pub(crate) fn app_armor_bytes(pass: &Pass<'_, '_>) -> usize {
+    let state = &pass.state;
+    if !pass.matching.copies_app_armor() || state.windows || state.running {
+        return 0;
+    }
+    let of = |i: usize| {
+        let container = state.containers.get(i)?.container;
+        let name = container.name.as_str();
+        let (field, kind) = (Field::AppArmorProfile, LegacyProfile::AppArmor);
+        let authors = state.authors.contains(field) || container.written().contains(field);
+        let value = if authors {
+            "localhost/".len() + LONGEST_APP_ARMOR_NAME
+        } else {
+            // As JSON a profile is longer than as an annotation.
+            let values = pass.values_for(field, i);
+            values.map(|value| value.to_json().len()).max()?
+        };
+        let is_new = state.pod.legacy_profile(kind, name).is_none();
+        is_new.then_some(APP_ARMOR_CONTAINER.len() + name.len() + value)
+    };
+    (0..state.containers.len()).filter_map(of).sum()
 }
 
 /// The most bytes that the name of an AppArmor profile may have.
@@ -297,7 +329,10 @@ fn already_mounted(state: &State<'_>, at: At, path: &str) -> Option<Guard> {
         .devices()
         .iter()
         .map(|device| device.device_path.as_str());
-    let taken = mounts.any(|mounted| covers(mounted, path))
+    // Whether the API server mounts its token does not show in a manifest, and an emptyDir in its place would
+    // keep it from doing so.
+    let taken = covers(token::MOUNT_PATH, path)
+        || mounts.any(|mounted| covers(mounted, path))
         || devices.any(|device| same_path(device, path));
     taken.then_some(Guard::AlreadyMounted)
 }
@@ -319,7 +354,89 @@ fn same_path(a: &str, b: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use hardening_api::ClusterPodHardeningPolicy;
+
     use super::*;
+    use crate::{Fill, Pod, Policy, PolicySet, UnknownNamespaces, plan};
+
+    /// Whether the profile and its record are there, in a pod whose annotations leave this room.
+    fn app_armor(kubernetes: &str, authors: &serde_json::Value, room: usize) -> (bool, bool) {
+        let policy: ClusterPodHardeningPolicy = serde_json::from_value(json!({
+            "apiVersion": hardening_api::API_VERSION, "kind": "ClusterPodHardeningPolicy",
+            "metadata": {"name": "a"},
+            "spec": {"pod": {"securityContext": {"appArmorProfile": {"type": "RuntimeDefault"}, "fsGroup": 7}}},
+        }))
+        .unwrap();
+        let mut set = PolicySet::new(UnknownNamespaces::NotYetSeen);
+        set.insert_policy(Policy::cluster(&policy).unwrap());
+        set.insert_namespace("shop", &std::collections::BTreeMap::default());
+        set.set_kubernetes_version(kubernetes.parse().ok());
+        let padding = "x".repeat(ANNOTATIONS_LIMIT - "padding".len() - room);
+        let object = json!({
+            "metadata": {"annotations": {"padding": padding}},
+            "spec": {"containers": [{"name": "app", "securityContext": authors}]},
+        })
+        .to_string();
+        let pod = Pod::from_json(&object).unwrap();
+        let matching = set.matching("shop", &pod).unwrap();
+        let plan = plan(&matching, &pod);
+        let mut patch = Vec::new();
+        plan.write_patch(&plan.records(), &mut patch);
+        let patch = String::from_utf8(patch).unwrap();
+        let filled = |fill: &Fill<'_>| fill.field == Field::AppArmorProfile;
+        (
+            plan.fills.iter().any(filled),
+            patch.contains("podhardening.dev~1filled"),
+        )
+    }
+
+    #[test]
+    fn an_app_armor_profile_takes_the_room_of_the_annotation_that_is_made_of_it() {
+        let annotation = "container.apparmor.security.beta.kubernetes.io/app".len()
+            + r#"{"type":"RuntimeDefault"}"#.len();
+        let record = 200;
+        let own = json!({"appArmorProfile": {"type": "Localhost", "localhostProfile": "app"}});
+        for (case, kubernetes, authors, room, expected) in [
+            ("1.34 makes none", "1.34", json!({}), 0, (true, false)),
+            (
+                "an unknown version is a new one",
+                "",
+                json!({}),
+                0,
+                (true, false),
+            ),
+            (
+                "there is no room",
+                "1.33",
+                json!({}),
+                annotation - 1,
+                (false, false),
+            ),
+            (
+                "there is for the annotation alone",
+                "1.33",
+                json!({}),
+                annotation,
+                (true, false),
+            ),
+            (
+                "there is for both",
+                "1.33",
+                json!({}),
+                annotation + record,
+                (true, true),
+            ),
+            (
+                "the author's takes as much as any",
+                "1.33",
+                own,
+                annotation + record,
+                (false, false),
+            ),
+        ] {
+            assert_eq!(app_armor(kubernetes, &authors, room), expected, "{case}");
+        }
+    }
 
     #[test]
     fn a_mount_covers_itself_and_what_is_below_it() {

@@ -28,13 +28,14 @@ pub enum Guard {
     HostNamespaceSysctl,
     /// A field that exists on Linux only, in a Windows pod.
     WindowsPod,
-    /// A writable path at or below a mount of the author's, or at a device of the author's.
+    /// A writable path at or below a mount of the author's or the place of the API server's token, or at a
+    /// device of the author's.
     AlreadyMounted,
     /// Anything but the new ephemeral containers' own fields, when ephemeral containers are added to a
     /// running pod.
     RunningPod,
     /// A legacy AppArmor or seccomp annotation that says something else: the API server refuses a field
-    /// that differs from it.
+    /// that differs from it. Or no room for the annotation that Kubernetes before 1.34 makes of an AppArmor field.
     LegacyAnnotation,
     /// `seLinuxChangePolicy: MountOption`, which the API server refuses unless the feature gate SELinuxMount
     /// is on, and which is what a pod has anyway where it is on.
@@ -121,12 +122,14 @@ impl Guard {
                 "the pod shares the sysctl's namespace with its host: the API server refuses it"
             }
             Self::WindowsPod => "the field exists on Linux only, and this is a Windows pod",
-            Self::AlreadyMounted => "the author mounts something at this path or above it",
+            Self::AlreadyMounted => {
+                "the author, or the API server its token, mounts something at this path or above it"
+            }
             Self::RunningPod => {
                 "a running pod takes no changes but those to its new ephemeral containers"
             }
             Self::LegacyAnnotation => {
-                "a legacy annotation says otherwise: the API server refuses a field that differs from it"
+                "a legacy annotation says otherwise, and the API server refuses a field that differs from it, or there is no room for the one that Kubernetes before 1.34 makes of an AppArmor field"
             }
             Self::FeatureGate => {
                 "the API server refuses MountOption unless its feature gate SELinuxMount is on, and where it is on a pod has it anyway"

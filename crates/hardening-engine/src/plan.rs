@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use hardening_api::policy::{ContainerKind, Profile};
 
+use crate::check;
 use crate::defaults::{Item, Value};
 use crate::field::Field;
 use crate::fill::{self, Pass};
@@ -25,6 +26,8 @@ pub struct Plan<'a> {
     pub withheld: Vec<Withheld<'a>>,
     /// What policies in mode Audit would still fill in.
     pub audited: Vec<Fill<'a>>,
+    /// What the API server may add to the pod's annotations, in bytes: no record takes the room for it.
+    pub(crate) app_armor_bytes: usize,
     /// Where the API server's token stands, if it is taken out.
     pub(crate) token: token::Places,
     pub(crate) pod: &'a Pod<'a>,
@@ -89,6 +92,7 @@ pub fn plan<'a>(matching: &Matching<'a>, pod: &'a Pod<'a>) -> Plan<'a> {
         fills: Vec::new(),
         withheld: Vec::new(),
         audited: Vec::new(),
+        app_armor_bytes: 0,
         token: token::Places::default(),
         pod,
     };
@@ -103,6 +107,7 @@ pub fn plan<'a>(matching: &Matching<'a>, pod: &'a Pod<'a>) -> Plan<'a> {
     if pass.fills.iter().any(Fill::is_token_opt_out) {
         plan.token = token::injected(pod);
     }
+    plan.app_armor_bytes = check::app_armor_bytes(&pass);
     plan.fills = std::mem::take(&mut pass.fills);
     plan.withheld = std::mem::take(&mut pass.withheld);
     if !matching.audited.is_empty() {

@@ -475,6 +475,12 @@ impl<'a> Matching<'a> {
         self.set.runtime_class(name)
     }
 
+    /// Whether the cluster's version of Kubernetes writes AppArmor profiles as annotations, too.
+    pub(crate) fn copies_app_armor(&self) -> bool {
+        let first_without = KubernetesVersion::v1(34);
+        self.set.kubernetes.is_some_and(|ours| ours < first_without)
+    }
+
     /// Whether the cluster's version of Kubernetes has a field.
     pub(crate) fn has_field(&self, field: Field) -> bool {
         field.row().is_known_to(self.set.kubernetes)

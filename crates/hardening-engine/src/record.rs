@@ -126,7 +126,8 @@ pub(crate) fn write(ops: &mut Operations<'_>, plan: &Plan<'_>, records: &Records
         .clone()
         .map(|(key, json)| key.len() + json.len())
         .sum();
-    if annotations.map_or(0, |annotations| annotations.bytes) + added > ANNOTATIONS_LIMIT {
+    let written = annotations.map_or(0, |annotations| annotations.bytes);
+    if written + plan.app_armor_bytes + added > ANNOTATIONS_LIMIT {
         return;
     }
     let object = |out: &mut Vec<u8>| {

@@ -133,11 +133,12 @@ impl<K> Pausing<K> {
     }
 }
 
-/// Half a second, doubled up to five seconds, and up to twice that by jitter.
+/// Half a second, doubled up to two seconds, and up to twice that by jitter: so that policies are fresh within ten
+/// seconds of the API server's return, however long it was away.
 pub(crate) fn backoff() -> ExponentialBackoff {
     ExponentialBuilder::default()
         .with_min_delay(Duration::from_millis(500))
-        .with_max_delay(Duration::from_secs(5))
+        .with_max_delay(Duration::from_secs(2))
         .with_jitter()
         .without_max_times()
         .build()

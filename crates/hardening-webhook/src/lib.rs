@@ -46,6 +46,6 @@ pub use limits::{Limits, Shutdown};
 pub use metrics::Metrics;
 pub use policies::Policies;
 pub use probes::BoundProbes;
-pub use router::Router;
+pub use router::{ReviewSpan, Router};
 pub use server::{BoundWebhook, CERTIFICATE_INTERVAL, ServeError, Webhook};
 pub use tls::{CertificateFiles, Certificates, PemPair, TlsError};

@@ -13,6 +13,7 @@ use hyper::body::{Body, Bytes};
 use hyper::header::{self, HeaderMap, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode, Version};
 use tokio::time::{Instant, timeout_at};
+use tracing::{Instrument as _, Span};
 
 use crate::body::{self, Budget};
 use crate::handler::Handler;
@@ -23,6 +24,9 @@ use crate::refusal::{Refusal, Refused};
 
 /// The path at which reviews are answered.
 pub const PATH: &str = "/mutate";
+
+/// Makes the span in which a request is answered.
+pub type ReviewSpan = fn(&HeaderMap) -> Span;
 
 /// Answers HTTP requests. Clones share everything.
 #[derive(Clone, Debug)]
@@ -37,6 +41,7 @@ struct Shared {
     bodies: Budget,
     metrics: Metrics,
     log: LogLimit,
+    span: Option<ReviewSpan>,
     /// Whether clients are asked to go elsewhere.
     draining: AtomicBool,
 }
@@ -52,7 +57,12 @@ struct Rejection {
 impl Router {
     /// A router in front of `handler`.
     #[must_use]
-    pub fn new(handler: Handler, limits: Limits, metrics: Metrics) -> Self {
+    pub fn new(
+        handler: Handler,
+        limits: Limits,
+        metrics: Metrics,
+        span: Option<ReviewSpan>,
+    ) -> Self {
         let bodies = Budget::new(limits.buffered);
         let draining = AtomicBool::new(false);
         Self {
@@ -62,6 +72,7 @@ impl Router {
                 bodies,
                 metrics,
                 log: LogLimit::new(),
+                span,
                 draining,
             }),
         }
@@ -81,6 +92,7 @@ impl Router {
         let Shared {
             limits,
             metrics,
+            span,
             draining,
             ..
         } = &*self.shared;
@@ -88,7 +100,9 @@ impl Router {
         let (_in_flight, others) = Raised::by_one(&metrics.in_flight);
         // HTTP/2 has other means, and forbids the header.
         let old_http = request.version() < Version::HTTP_2;
-        let answering = AssertUnwindSafe(self.answer(request, started + limits.request, others));
+        let span = span.map_or_else(Span::none, |make| make(request.headers()));
+        let answering = self.answer(request, started + limits.request, others);
+        let answering = AssertUnwindSafe(answering.instrument(span));
         let answered = answering.catch_unwind().await.unwrap_or_else(|_| {
             Err(Rejection {
                 refused: Refused::without_uid(Refusal::Panic),

@@ -30,7 +30,7 @@ use crate::log_limit::LogLimit;
 use crate::metrics::{ConnectionError, Metrics};
 use crate::policies::Policies;
 use crate::probes::BoundProbes;
-use crate::router::Router;
+use crate::router::{ReviewSpan, Router};
 use crate::tls::{Certificates, TlsError};
 
 /// Why the server cannot start, or had to end.
@@ -81,6 +81,8 @@ pub struct Webhook {
     pub metrics: Metrics,
     /// What is shown at `/metrics`.
     pub registry: Arc<Registry>,
+    /// What makes a span for each review, of the trace that the request's headers name; `None`: no spans.
+    pub span: Option<ReviewSpan>,
     /// How much is taken on.
     pub limits: Limits,
     /// How it ends.
@@ -196,12 +198,13 @@ impl BoundWebhook {
             metrics,
             registry: _,
             limits,
+            span,
             shutdown: ending,
         } = webhook;
         let phases = Phases::default();
         let policies = Policies::new(policies);
         let handler = Handler::new(policies.clone(), decide, metrics.clone(), limits.unseen);
-        let router = Router::new(handler, limits, metrics.clone());
+        let router = Router::new(handler, limits, metrics.clone(), span);
         let reviews = WebhookConnections {
             tls: TlsAcceptor::from(tls),
             router: router.clone(),

@@ -21,7 +21,8 @@ use crate::audit::model::Level;
     bin_name = "kubectl harden",
     version,
     disable_help_subcommand = true,
-    after_help = "Exit codes: 0 all is well, 1 bad input, 2 wrong usage. Those of diff are its own."
+    after_help = "Exit codes: 0 all is well, 1 bad input, or what audit --fail-on names was found, 2 wrong usage. Those of
+diff are its own."
 )]
 pub(crate) struct Args {
     #[command(subcommand)]
@@ -210,6 +211,10 @@ pub(crate) struct AuditArgs {
     #[arg(short, long, value_enum, value_name = "FORMAT", default_value_t = AuditFormat::Table)]
     pub(crate) output: AuditFormat,
 
+    /// Also write it as a page to look at: one file, that needs no network.
+    #[arg(long, value_name = "FILE.html", value_hint = ValueHint::FilePath)]
+    pub(crate) report: Option<PathBuf>,
+
     /// Exit with 1 if a workload has it, or if that cannot be told: missing (fields), risk, level=baseline or
     /// level=restricted (below that level today). Several with commas.
     #[arg(long, value_name = "WHAT", value_delimiter = ',')]
@@ -230,6 +235,9 @@ pub(crate) enum AuditFormat {
     Json,
     /// For programs.
     Yaml,
+    /// PolicyReports of wgpolicyk8s.io/v1alpha2, one for each namespace, as YAML.
+    #[value(name = "policyreport")]
+    PolicyReport,
 }
 
 /// What makes an audit fail.

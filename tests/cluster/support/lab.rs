@@ -2,7 +2,7 @@
 //! speak of, a webhook whose policies change from round to round, and two users: one for whom the webhook is
 //! asked, and one for whom it is not.
 
-use hardening_engine::PolicySet;
+use hardening_engine::{KubernetesVersion, PolicySet};
 use serde_json::{Map, Value, json};
 use test_control_plane::ControlPlane;
 
@@ -92,6 +92,13 @@ impl Lab {
     /// Puts these policies in force, and no others.
     pub(crate) fn put_in_force(&self, policies: &[Value]) {
         self.webhook.put_in_force(policy_set(policies));
+    }
+
+    /// As [`Self::put_in_force`], with what is peculiar to a version of Kubernetes.
+    pub(crate) fn put_in_force_on(&self, version: KubernetesVersion, policies: &[Value]) {
+        let mut set = policy_set(policies);
+        set.set_kubernetes_version(Some(version));
+        self.webhook.put_in_force(set);
     }
 
     pub(crate) async fn close(self) {

@@ -10,3 +10,6 @@ mod hostile;
 mod serving;
 #[cfg(test)]
 mod support;
+#[cfg(test)]
+#[cfg(feature = "otel")]
+mod traces;

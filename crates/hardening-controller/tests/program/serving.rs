@@ -23,19 +23,23 @@ fn serve(more: &[&str]) -> (TempDir, Server) {
 
 /// As [`serve`], with few file descriptors at first.
 pub(crate) fn serve_with(files: Option<usize>, more: &[&str]) -> (TempDir, Server) {
+    in_folder(|args| Server::start(files, &[args, more].concat()))
+}
+
+/// A folder as [`serve`] has it, and what `start` starts with the arguments for it.
+pub(crate) fn in_folder(start: impl FnOnce(&[&str]) -> Server) -> (TempDir, Server) {
     let folder = tempfile::tempdir().unwrap();
     let policies = folder.path().join("policies");
     fs::create_dir(&policies).unwrap();
     fs::write(policies.join("a.yaml"), POLICY).unwrap();
     let ca = folder.path().join("ca.crt");
-    let args = [
+    let server = start(&[
         "serve",
         "--policies",
         policies.to_str().unwrap(),
         "--write-ca",
         ca.to_str().unwrap(),
-    ];
-    let server = Server::start(files, &[&args, more].concat());
+    ]);
     (folder, server)
 }
 

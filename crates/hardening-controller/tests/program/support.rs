@@ -60,7 +60,7 @@ impl Server {
     /// Starts the program on any free ports, and waits until it serves. With `files` it may at first open only
     /// so many.
     pub(crate) fn start(files: Option<usize>, args: &[&str]) -> Self {
-        let mut command = match files {
+        let command = match files {
             None => program(),
             Some(files) => {
                 let mut shell = Command::new("sh");
@@ -72,6 +72,11 @@ impl Server {
                 shell
             }
         };
+        Self::launch(command, args)
+    }
+
+    /// As [`Self::start`], with a command that is the program.
+    pub(crate) fn launch(mut command: Command, args: &[&str]) -> Self {
         let mut child = command
             .args(args)
             .args([
@@ -216,13 +221,8 @@ pub(crate) async fn tls_speaking(
 pub(crate) async fn review(address: SocketAddr, ca: &Path) -> Value {
     let review = review_of("shop");
     let tls = tls(address, ca).await.unwrap();
-    let (status, body) = send(
-        TokioIo::new(tls),
-        Method::POST,
-        "/mutate",
-        review.to_string(),
-    )
-    .await;
+    let request = request(Method::POST, "/mutate").body(review.to_string().into());
+    let (status, body) = send(TokioIo::new(tls), request.unwrap()).await;
     assert_eq!(status, StatusCode::OK, "{body}");
     let answer: Value = serde_json::from_str(&body).unwrap();
     assert_eq!(answer["response"]["uid"], review["request"]["uid"]);
@@ -233,21 +233,24 @@ pub(crate) async fn review(address: SocketAddr, ca: &Path) -> Value {
 /// Asks the port for probes.
 pub(crate) async fn get(address: SocketAddr, path: &str) -> (StatusCode, String) {
     let tcp = TcpStream::connect(address).await.unwrap();
-    send(TokioIo::new(tcp), Method::GET, path, String::new()).await
+    let request = request(Method::GET, path).body(Full::default());
+    send(TokioIo::new(tcp), request.unwrap()).await
 }
 
-async fn send<I>(io: I, method: Method, path: &str, body: String) -> (StatusCode, String)
-where
-    I: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
-{
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(io).await.unwrap();
-    let request = Request::builder()
+/// A request that wants for its body.
+pub(crate) fn request(method: Method, path: &str) -> hyper::http::request::Builder {
+    Request::builder()
         .method(method)
         .uri(path)
         .header("host", "localhost")
         .header("content-type", "application/json")
-        .body(Full::<Bytes>::from(body))
-        .unwrap();
+}
+
+pub(crate) async fn send<I>(io: I, request: Request<Full<Bytes>>) -> (StatusCode, String)
+where
+    I: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
+{
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(io).await.unwrap();
     let exchange = async move {
         let response = sender.send_request(request).await.unwrap();
         let status = response.status();

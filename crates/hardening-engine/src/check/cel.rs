@@ -12,6 +12,7 @@ use crate::fill::{Candidate, sysctl_key};
 use crate::guard::Guard;
 use crate::policy_set::Automount;
 use crate::state::{LAST_MAPPED_ID, is_mappable};
+use crate::token;
 
 /// At which level a default is about to be filled in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -409,13 +410,14 @@ fn service_account(compiler: &Compiler<'_>, mount: bool) -> String {
         true => "false".to_owned(),
         false => format!(
             r#"variables.containers.exists(n, n.it.?volumeMounts.orValue([]).exists(mount, mount.name in variables.injectedTokens && mount.mountPath != {}))"#,
-            text(crate::token::TOKEN_MOUNT_PATH)
+            text(token::MOUNT_PATH)
         ),
     };
     any([otherwise, in_use])
 }
 
-/// The mounts that decide what is at a path are those at it or above it.
+/// The mounts that decide what is at a path are those at it or above it. Whether one is the place of the API
+/// server's token is known beforehand.
 fn already_mounted(path: &str) -> String {
     let normal = r#"split("/").filter(part, part != "" && part != ".").join("/")"#;
     let parts: Vec<&str> = super::segments(path).collect();
@@ -424,6 +426,7 @@ fn already_mounted(path: &str) -> String {
         .collect();
     let covers = texts(at_or_above.iter().map(String::as_str));
     any([
+        super::covers(token::MOUNT_PATH, path).to_string(),
         format!(
             "n.it.?volumeMounts.orValue([]).exists(mount, mount.mountPath.{normal} in {covers})"
         ),

@@ -111,7 +111,7 @@ impl Service {
             metrics.clone(),
             limits.unseen,
         );
-        let router = Router::new(handler, limits, metrics);
+        let router = Router::new(handler, limits, metrics, None);
         Self {
             router,
             registry: Arc::new(registry),
@@ -255,6 +255,7 @@ impl Setup {
             readiness: Readiness::new(),
             metrics,
             registry: Arc::new(registry),
+            span: None,
             limits: self.limits,
             shutdown: self.shutdown,
         };

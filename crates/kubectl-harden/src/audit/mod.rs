@@ -6,10 +6,12 @@
 
 mod container;
 mod dump;
+pub(crate) mod html;
 mod live;
 mod look;
 pub(crate) mod model;
 mod owner;
+mod policyreport;
 mod probe;
 mod reason;
 mod report;
@@ -20,6 +22,7 @@ mod world;
 
 pub(crate) use dump::dump;
 pub(crate) use live::live;
+pub(crate) use policyreport::reports;
 pub(crate) use report::write_text;
 pub(crate) use selector::Labels;
 

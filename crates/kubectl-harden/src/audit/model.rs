@@ -300,12 +300,20 @@ impl Counts {
 }
 
 impl ByLevel {
-    fn add(&mut self, level: Level) {
+    pub(crate) fn add(&mut self, level: Level) {
         *match level {
             Level::Privileged => &mut self.privileged,
             Level::Baseline => &mut self.baseline,
             Level::Restricted => &mut self.restricted,
         } += 1;
+    }
+
+    pub(crate) fn of(&self, level: Level) -> usize {
+        match level {
+            Level::Privileged => self.privileged,
+            Level::Baseline => self.baseline,
+            Level::Restricted => self.restricted,
+        }
     }
 }
 
@@ -320,6 +328,9 @@ impl Workload {
 // === impl Level ===
 
 impl Level {
+    /// All, the one that allows most first.
+    pub(crate) const ALL: [Self; 3] = [Self::Privileged, Self::Baseline, Self::Restricted];
+
     /// As namespaces' labels have it.
     pub(crate) fn name(self) -> &'static str {
         pod_security_standards::Level::from(self).name()
@@ -346,9 +357,37 @@ impl From<pod_security_standards::Level> for Level {
     }
 }
 
+// === impl Subject ===
+
+impl Subject {
+    /// In words.
+    pub(crate) fn text(self) -> &'static str {
+        match self {
+            Self::Pods => "which pods there are",
+            Self::Owners => "whose they are",
+            Self::Missing => "what they lack",
+            Self::Reasons => "why they lack it",
+            Self::Levels => "their levels",
+            Self::Risks => "their risks",
+        }
+    }
+}
+
 // === impl Reason ===
 
 impl Reason {
+    /// All.
+    pub(crate) const ALL: [Self; 8] = [
+        Self::BeforePolicy,
+        Self::PolicyChanged,
+        Self::NamespaceExcluded,
+        Self::PodExcluded,
+        Self::NotRegistered,
+        Self::NotSeen,
+        Self::Template,
+        Self::Unknown,
+    ];
+
     /// In words.
     pub(crate) fn text(self) -> &'static str {
         match self {

@@ -1,13 +1,16 @@
 //! `kubectl harden audit`.
 
+use std::env;
 use std::io::{self, Write};
 
 use hardening_manifests::read;
+use k8s_openapi::jiff::Timestamp;
 
 use super::read_stdin_once;
 use crate::args::{AuditArgs, AuditFormat, FailOn};
 use crate::audit::model::{Audit, Subject};
-use crate::audit::{Audited, Scope, dump, live, write_text};
+use crate::audit::{Audited, Scope, dump, html, live, reports, write_text};
+use crate::convert::folder::replace;
 use crate::output::{Pieces, Report};
 use crate::source::Cluster;
 
@@ -34,6 +37,9 @@ pub(crate) fn run(args: &AuditArgs) -> anyhow::Result<Report> {
             report.stderr.push(format!("error: {why}"));
         }
     }
+    if let Some(path) = &args.report {
+        replace(path, &html::page(&audit, &made())?)?;
+    }
     let output = args.output;
     report.coloured = output == AuditFormat::Table;
     report.pieces = Some(Pieces(Box::new(move |out| print(output, &audit, out))));
@@ -48,7 +54,22 @@ fn print(format: AuditFormat, audit: &Audit, mut out: &mut dyn Write) -> io::Res
             out.write_all(b"\n")
         }
         AuditFormat::Yaml => serde_saphyr::to_io_writer(&mut out, audit).map_err(io::Error::other),
+        AuditFormat::PolicyReport => {
+            for report in reports(audit) {
+                out.write_all(b"---\n")?;
+                serde_saphyr::to_io_writer(&mut out, &report).map_err(io::Error::other)?;
+            }
+            Ok(())
+        }
     }
+}
+
+/// Now, or when `SOURCE_DATE_EPOCH` says it is, as reproducible builds have it.
+fn made() -> String {
+    let given = env::var("SOURCE_DATE_EPOCH").ok();
+    let given = given.and_then(|seconds| Timestamp::from_second(seconds.parse().ok()?).ok());
+    let made = given.unwrap_or_else(Timestamp::now);
+    made.strftime("%Y-%m-%d %H:%M UTC").to_string()
 }
 
 fn audited(args: &AuditArgs) -> anyhow::Result<Audited> {

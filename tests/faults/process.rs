@@ -1,4 +1,4 @@
-//! Processes of the node's containers, as the kernel sees them: how much memory they have.
+//! Processes of the node's containers, as the kernel sees them: which they are, and how much memory they have.
 
 use std::{fs, path::Path};
 
@@ -20,6 +20,17 @@ pub(crate) fn largest_replica(node: &Path) -> u64 {
         })
         .max()
         .unwrap_or(0)
+}
+
+/// A process of a container, by the container's id.
+pub(crate) fn of_container(container: &str) -> Option<u32> {
+    let processes = fs::read_dir("/proc").unwrap();
+    processes
+        .filter_map(|process| process.ok()?.file_name().to_str()?.parse().ok())
+        .find(|process: &u32| {
+            let cgroup = fs::read_to_string(format!("/proc/{process}/cgroup"));
+            cgroup.is_ok_and(|cgroup| cgroup.contains(container))
+        })
 }
 
 /// The resident memory in a process's `status`, in bytes.
