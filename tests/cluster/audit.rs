@@ -208,6 +208,17 @@ async fn a_missing_right_is_named_and_the_rest_is_shown() {
     let found: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(found["complete"], false);
     assert_eq!(found["workloads"][0]["levelToday"], "baseline");
+    let output = audit(
+        kubeconfig.path(),
+        &["-n", "audit-rights", "-o", "policyreport"],
+    );
+    let report: Value = serde_saphyr::from_slice(&output.stdout).unwrap();
+    let incomplete = &report["metadata"]["annotations"]["podhardening.dev/incomplete"];
+    let text = incomplete.as_str().unwrap_or_default();
+    assert!(
+        text.contains(r#"cannot list resource "podhardeningpolicies""#),
+        "{report}"
+    );
 
     let output = audit(kubeconfig.path(), &["-A"]);
     let said = String::from_utf8_lossy(&output.stderr);

@@ -9,7 +9,6 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
 
-use hardening_api::{PolicyKind, violations};
 use hardening_engine::{FILLED, WITHHELD};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -50,7 +49,7 @@ async fn what_is_shown_of_manifests_is_what_the_webhook_does() {
     for round in 0..generate::cases(PODS * ROUNDS).div_ceil(PODS) {
         let context = format!("round {round} of HARDENING_TEST_SEED={seed}");
         let random = &mut Random::of(seed, "previewed policies", round);
-        let policies = beside_the_token(generate::policy::set(random));
+        let policies = generate::policy::set(random);
         let (stored, paths) = put_into_cluster(&lab.admin, &policies).await;
         lab.put_in_force(&stored);
         let cases = admitted(&lab, seed, round).await;
@@ -100,27 +99,6 @@ impl Case {
         let part = |name: &str| self.manifest["metadata"][name].as_str().unwrap();
         format!("{}/{}", part("namespace"), part("name"))
     }
-}
-
-/// Where the API server mounts its token.
-const TOKEN_PATH: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
-
-/// Policies without paths that the token is mounted at: what is read does not show yet that it will be, and so a
-/// preview has an emptyDir there where the webhook finds a mount. docs/concepts.md says so.
-fn beside_the_token(mut policies: Vec<Value>) -> Vec<Value> {
-    for policy in &mut policies {
-        if let Some(paths) = policy.pointer_mut("/spec/containers/writablePaths") {
-            let paths = paths.as_array_mut().unwrap();
-            paths.retain(|path| !path["path"].as_str().unwrap().starts_with(TOKEN_PATH));
-        }
-    }
-    let sets_something = |policy: &Value| {
-        let kind = policy["kind"].as_str().unwrap();
-        let kind = PolicyKind::of(hardening_api::API_VERSION, kind).unwrap();
-        violations(kind, policy).is_empty()
-    };
-    policies.retain(sets_something);
-    policies
 }
 
 /// Creates policies; as they are stored, and where.

@@ -320,7 +320,10 @@ fn already_mounted(state: &State<'_>, at: At, path: &str) -> Option<Guard> {
         .devices()
         .iter()
         .map(|device| device.device_path.as_str());
-    let taken = mounts.any(|mounted| covers(mounted, path))
+    // Whether the API server mounts its token does not show in a manifest, and an emptyDir in its place would
+    // keep it from doing so.
+    let taken = covers(token::MOUNT_PATH, path)
+        || mounts.any(|mounted| covers(mounted, path))
         || devices.any(|device| same_path(device, path));
     taken.then_some(Guard::AlreadyMounted)
 }

@@ -28,7 +28,8 @@ pub enum Guard {
     HostNamespaceSysctl,
     /// A field that exists on Linux only, in a Windows pod.
     WindowsPod,
-    /// A writable path at or below a mount of the author's, or at a device of the author's.
+    /// A writable path at or below a mount of the author's or the place of the API server's token, or at a
+    /// device of the author's.
     AlreadyMounted,
     /// Anything but the new ephemeral containers' own fields, when ephemeral containers are added to a
     /// running pod.
@@ -121,7 +122,9 @@ impl Guard {
                 "the pod shares the sysctl's namespace with its host: the API server refuses it"
             }
             Self::WindowsPod => "the field exists on Linux only, and this is a Windows pod",
-            Self::AlreadyMounted => "the author mounts something at this path or above it",
+            Self::AlreadyMounted => {
+                "the author, or the API server its token, mounts something at this path or above it"
+            }
             Self::RunningPod => {
                 "a running pod takes no changes but those to its new ephemeral containers"
             }

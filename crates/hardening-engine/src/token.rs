@@ -68,9 +68,7 @@ pub(crate) fn is_used_elsewhere(pod: &Pod<'_>) -> bool {
         let mut mounts = pod
             .containers()
             .flat_map(|(_, _, container)| container.mounts());
-        mounts.any(|mount| {
-            mount.name.as_str() == name && mount.mount_path.as_str() != TOKEN_MOUNT_PATH
-        })
+        mounts.any(|mount| mount.name.as_str() == name && mount.mount_path.as_str() != MOUNT_PATH)
     })
 }
 
@@ -90,7 +88,7 @@ fn injected_volumes<'p>(pod: &'p Pod<'_>) -> impl Iterator<Item = (usize, &'p st
 // === impl Volume ===
 
 /// Where the API server mounts the token that it injects.
-const TOKEN_MOUNT_PATH: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
+pub(crate) const MOUNT_PATH: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 
 impl Volume<'_> {
     /// Whether the API server's ServiceAccount admission made this volume: told by its generated name, and

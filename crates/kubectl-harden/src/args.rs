@@ -234,6 +234,9 @@ pub(crate) enum AuditFormat {
     Json,
     /// For programs.
     Yaml,
+    /// PolicyReports of wgpolicyk8s.io/v1alpha2, one for each namespace, as YAML.
+    #[value(name = "policyreport")]
+    PolicyReport,
 }
 
 /// What makes an audit fail.

@@ -1,11 +1,16 @@
 //! Pods that lack what policies fill in, found in the cluster and told in figures and reports.
 
+use std::collections::BTreeMap;
+use std::process::Command;
+
 use k8s_openapi::jiff::Timestamp;
 use policy_report::PolicyReport;
 use serde_json::{Value, json};
+use test_control_plane::ControlPlane;
 
 use super::{control_plane, manager, put_policy};
 use crate::support::api::{Api, bare_namespace, until};
+use crate::support::program::program;
 
 /// In a pod's env, args and annotations; and nowhere else.
 const CANARY: &str = "canary-5d41402a";
@@ -145,6 +150,8 @@ async fn pods_that_lack_what_policies_fill_in_are_counted_and_reported() {
     assert!(!written.to_string().contains(CANARY));
     assert!(report("settled").await.is_none());
 
+    audits_are_reports_too(&control_plane, &api).await;
+
     // What does not change is not written again.
     let scans = async || {
         manager
@@ -180,6 +187,44 @@ async fn pods_that_lack_what_policies_fill_in_are_counted_and_reported() {
     assert!(!log.iter().any(|line| line.to_string().contains(CANARY)));
     manager.terminate().await;
     control_plane.stop().await.unwrap();
+}
+
+/// What `kubectl harden audit` prints as PolicyReports the API server takes as they are, every field of them.
+async fn audits_are_reports_too(control_plane: &ControlPlane, api: &Api) {
+    let output = Command::new(program("kubectl-harden"))
+        .args(["audit", "-A", "-o", "policyreport"])
+        .env("KUBECONFIG", control_plane.kubeconfig_path())
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    assert!(!String::from_utf8_lossy(&output.stdout).contains(CANARY));
+    let printed = hardening_manifests::parse("output", &output.stdout).unwrap();
+    let mut counts = BTreeMap::new();
+    for printed in hardening_manifests::objects(&printed) {
+        let report: PolicyReport = serde_json::from_value(printed.value.clone()).unwrap();
+        let namespace = report.metadata.namespace.as_deref().unwrap();
+        let path = format!("{REPORTS}/namespaces/{namespace}/policyreports");
+        let strict = format!("{path}?fieldValidation=Strict");
+        let stored = api.post(&strict, printed.value).await.unwrap();
+        for member in ["summary", "results"] {
+            assert_eq!(stored[member], printed.value[member], "{namespace}");
+        }
+        api.delete(&format!("{path}/pod-hardening-audit")).await;
+        let summary = report.summary;
+        counts.insert(
+            namespace.to_owned(),
+            (summary.fail, summary.warn, summary.pass),
+        );
+    }
+    // Of each pod four fields, and of those that lack any the risk that its image runs as root.
+    let expected = [
+        ("settled", (0, 0, 1)),
+        ("shop", (3 * 4, 4 + 4, 0)),
+        ("spared", (0, 4 + 1, 0)),
+    ];
+    let expected = expected.map(|(namespace, counts)| (namespace.to_owned(), counts));
+    assert_eq!(counts, BTreeMap::from(expected));
 }
 
 /// The definition of PolicyReports, by the published specification of `wgpolicyk8s.io/v1alpha2`: its own project

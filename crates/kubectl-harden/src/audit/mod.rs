@@ -11,6 +11,7 @@ mod live;
 mod look;
 pub(crate) mod model;
 mod owner;
+mod policyreport;
 mod probe;
 mod reason;
 mod report;
@@ -21,6 +22,7 @@ mod world;
 
 pub(crate) use dump::dump;
 pub(crate) use live::live;
+pub(crate) use policyreport::reports;
 pub(crate) use report::write_text;
 pub(crate) use selector::Labels;
 

@@ -9,7 +9,7 @@ use k8s_openapi::jiff::Timestamp;
 use super::read_stdin_once;
 use crate::args::{AuditArgs, AuditFormat, FailOn};
 use crate::audit::model::{Audit, Subject};
-use crate::audit::{Audited, Scope, dump, html, live, write_text};
+use crate::audit::{Audited, Scope, dump, html, live, reports, write_text};
 use crate::convert::folder::replace;
 use crate::output::{Pieces, Report};
 use crate::source::Cluster;
@@ -54,6 +54,13 @@ fn print(format: AuditFormat, audit: &Audit, mut out: &mut dyn Write) -> io::Res
             out.write_all(b"\n")
         }
         AuditFormat::Yaml => serde_saphyr::to_io_writer(&mut out, audit).map_err(io::Error::other),
+        AuditFormat::PolicyReport => {
+            for report in reports(audit) {
+                out.write_all(b"---\n")?;
+                serde_saphyr::to_io_writer(&mut out, &report).map_err(io::Error::other)?;
+            }
+            Ok(())
+        }
     }
 }
 
