@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 .PHONY: help tools build image check-image deny test-faults demo playground fmt fmt-check lint layers test \
-	test-matrix oracle generate check-generated doc bench bench-check bench-accept bench-hostile
+	test-matrix oracle generate check-generated doc bench bench-cluster bench-steps bench-check bench-accept bench-hostile
 
 help: ## list what there is
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -71,10 +71,16 @@ check-generated: ## whether what `make generate` writes is up to date
 doc: ## the crates' own documentation, warnings denied
 	RUSTDOCFLAGS="--deny warnings" cargo doc --workspace --no-deps --document-private-items
 
-bench: tools ## what a review costs, step by step and under load beside a no-op; wants a quiet machine and h2load
-	cargo bench --package hardening-bench --bench time
+bench: tools ## what a review costs, under load beside a no-op, and with many policies; wants a quiet machine and h2load
 	cargo build --release --package hardening-bench --package hardening-controller
-	target/release/hardening-bench webhook
+	@status=0; for part in webhook scale; do target/release/hardening-bench $$part || status=1; done; exit $$status
+
+bench-cluster: tools ## what a pod costs end to end on a control plane, beside other ways to fill it in; wants a quiet machine
+	cargo build --release --package hardening-bench --package hardening-controller
+	target/release/hardening-bench cluster
+
+bench-steps: tools ## how long each step of a review takes
+	cargo bench --package hardening-bench --bench time
 
 bench-hostile: tools ## how much longer honest calls take among a thousand hostile clients; wants a quiet machine
 	HARDENING_HONEST_CALLS=1000 cargo test --release --package hardening-controller --test program -- hostile:: --nocapture

@@ -2,7 +2,7 @@
 //! is what the webhook's own work costs.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -42,8 +42,8 @@ pub struct Running {
     process: Child,
     /// Where it answers reviews.
     pub address: SocketAddr,
-    /// The webhook's policies, for as long as it reads them.
-    _policies: tempfile::TempDir,
+    /// Its CA, and the webhook's policies.
+    folder: tempfile::TempDir,
 }
 
 /// A server with one answer for all.
@@ -99,6 +99,7 @@ impl Contender {
             }
         };
         command.args(["--listen", &listen, "--metrics-listen", &metrics]);
+        command.arg("--write-ca").arg(folder.path().join(CA));
         let process = command
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -107,14 +108,14 @@ impl Contender {
         let mut running = Running {
             process,
             address,
-            _policies: folder,
+            folder,
         };
         running.wait()?;
         Ok(running)
     }
 }
 
-fn sibling(own: &std::path::Path, name: &str) -> Result<PathBuf> {
+fn sibling(own: &Path, name: &str) -> Result<PathBuf> {
     let path = own.with_file_name(name);
     ensure!(
         path.exists(),
@@ -131,14 +132,60 @@ fn free_address() -> Result<SocketAddr> {
 
 // === impl Running ===
 
+/// The file in which a server's CA is.
+const CA: &str = "ca.pem";
+
 /// How long a server may take to come up.
 const STARTUP: Duration = Duration::from_secs(20);
 
 impl Running {
+    /// Starts the webhook by the cluster that a kubeconfig names, on a policy's every change; and where it answers
+    /// probes. It need not be ready yet.
+    ///
+    /// # Errors
+    ///
+    /// Where the program is missing, or cannot be started.
+    pub fn by_cluster(kubeconfig: &str) -> Result<(Self, SocketAddr)> {
+        let folder = tempfile::tempdir().context("make a folder")?;
+        let file = folder.path().join("kubeconfig");
+        fs::write(&file, kubeconfig).context("write the kubeconfig")?;
+        let (address, probes) = (free_address()?, free_address()?);
+        let own = std::env::current_exe().context("find this program")?;
+        let mut command = Command::new(sibling(&own, "hardening-controller")?);
+        command
+            .arg("run")
+            .arg("--kubeconfig")
+            .arg(file)
+            .args(["--webhook-url", &format!("https://{address}/mutate")])
+            .args(["--listen", &address.to_string()])
+            .args(["--metrics-listen", &probes.to_string()])
+            .args(["--log-level", "error"]);
+        let process = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .spawn()
+            .with_context(|| format!("start {command:?}"))?;
+        let running = Self {
+            process,
+            address,
+            folder,
+        };
+        Ok((running, probes))
+    }
+
     /// The process's id.
     #[must_use]
     pub fn pid(&self) -> u32 {
         self.process.id()
+    }
+
+    /// The certificate of its CA, as PEM.
+    ///
+    /// # Errors
+    ///
+    /// Where it is not written.
+    pub fn ca(&self) -> Result<String> {
+        fs::read_to_string(self.folder.path().join(CA)).context("read the server's CA")
     }
 
     fn wait(&mut self) -> Result<()> {
@@ -176,6 +223,7 @@ pub async fn serve(
     contender: Contender,
     (size, written): (Size, Written),
     (listen, metrics_listen): (SocketAddr, SocketAddr),
+    write_ca: &Path,
 ) -> Result<()> {
     let patch = match contender {
         Contender::Noop => Vec::new(),
@@ -186,7 +234,7 @@ pub async fn serve(
     let webhook = Webhook {
         policies,
         decide: Arc::new(Constant { patch }),
-        certificates: Certificates::self_signed(&["localhost".to_owned()])?,
+        certificates: Certificates::self_signed(&[listen.ip().to_string()])?,
         callers: None,
         certificate_interval: CERTIFICATE_INTERVAL,
         readiness: Readiness::new(),
@@ -196,6 +244,9 @@ pub async fn serve(
         limits: Limits::default(),
         shutdown: Shutdown::default(),
     };
+    // Whoever connects finds it.
+    fs::write(write_ca, webhook.certificates.ca_pem().unwrap_or_default())
+        .context("write the CA")?;
     let bound = webhook.bind(listen, metrics_listen).await?;
     bound.run(CancellationToken::new()).await?;
     Ok(())

@@ -3,9 +3,12 @@
 
 mod review;
 
+pub mod cluster;
 pub mod contender;
 pub mod load;
-pub mod table;
+pub mod plot;
+pub mod report;
+pub mod scale;
 pub mod webhook;
 
 use std::collections::BTreeMap;

@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, ensure};
 use serde::{Deserialize, Serialize};
@@ -140,7 +141,7 @@ fn times(log: &str) -> Result<Vec<u64>> {
 }
 
 /// Of sorted times.
-fn percentile(times: &[u64], percent: usize) -> Result<f64> {
+pub(crate) fn percentile(times: &[u64], percent: usize) -> Result<f64> {
     let at = (times.len() * percent).div_ceil(100).saturating_sub(1);
     let time = times
         .get(at)
@@ -157,10 +158,15 @@ fn percentile(times: &[u64], percent: usize) -> Result<f64> {
 /// Where it has ended.
 pub fn cpu_of(pid: u32) -> Result<f64> {
     let pid = i32::try_from(pid).context("a process id")?;
-    let stat = procfs::process::Process::new(pid)
-        .and_then(|process| process.stat())
-        .with_context(|| format!("read the CPU time of process {pid}"))?;
-    Ok(seconds(stat.utime + stat.stime))
+    let of_tasks = || -> procfs::ProcResult<u64> {
+        // The same as utime and stime, which count in hundredths of a second, in nanoseconds.
+        let tasks = procfs::process::Process::new(pid)?.tasks()?;
+        tasks
+            .map(|task| Ok(task?.schedstat()?.sum_exec_runtime))
+            .sum()
+    };
+    let nanoseconds = of_tasks().with_context(|| format!("read the CPU time of process {pid}"))?;
+    Ok(Duration::from_nanos(nanoseconds).as_secs_f64())
 }
 
 /// Seconds of CPU time of the processes that this one has started and waited for.

@@ -1,6 +1,5 @@
 //! `hardening-bench`: what the webhook costs under load, beside servers that do less on the same stack.
 
-use std::fs;
 use std::io::{self, Write as _};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -10,7 +9,12 @@ use anyhow::{Context as _, Result};
 use clap::{Parser, Subcommand};
 use hardening_bench::contender::{self, Contender};
 use hardening_bench::webhook::{self, Extent};
-use hardening_bench::{Size, Written, table};
+use hardening_bench::{Size, Written, cluster, plot, report, scale};
+use mimalloc::MiMalloc;
+
+/// That of the program which the servers here stand beside.
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 /// Measures what the webhook costs.
 #[derive(Debug, Parser)]
@@ -32,6 +36,39 @@ enum Command {
         /// Where to write the figures, as JSON.
         #[arg(long, default_value = "target/bench/webhook.json")]
         output: PathBuf,
+        /// The page whose table is written anew.
+        #[arg(long, default_value = "docs/benchmarks.md")]
+        page: PathBuf,
+    },
+    /// Many policies and namespaces: memory, time to ready, events, and CPU time of a review.
+    Scale {
+        /// How often every number of policies has its turn.
+        #[arg(long, default_value_t = 5)]
+        rounds: usize,
+        /// Reviews in a turn.
+        #[arg(long, default_value_t = 20_000)]
+        requests: u32,
+        /// Where to write the figures, as JSON.
+        #[arg(long, default_value = "target/bench/scale.json")]
+        output: PathBuf,
+        /// The page whose table is written anew.
+        #[arg(long, default_value = "docs/benchmarks.md")]
+        page: PathBuf,
+    },
+    /// End to end on a control plane: pods created with each way of filling them in, in turn.
+    Cluster {
+        /// How often everybody has their turn.
+        #[arg(long, default_value_t = 10)]
+        rounds: usize,
+        /// Pods in a turn.
+        #[arg(long, default_value_t = 200)]
+        pods: usize,
+        /// Where to write the figures, as JSON.
+        #[arg(long, default_value = "target/bench/cluster.json")]
+        output: PathBuf,
+        /// The page whose table is written anew.
+        #[arg(long, default_value = "docs/benchmarks.md")]
+        page: PathBuf,
     },
     /// Be one of the servers that do less.
     Serve {
@@ -50,6 +87,9 @@ enum Command {
         /// Where to answer probes.
         #[arg(long)]
         metrics_listen: SocketAddr,
+        /// Where to write the certificate of the CA.
+        #[arg(long)]
+        write_ca: PathBuf,
     },
 }
 
@@ -64,28 +104,62 @@ fn main() -> ExitCode {
     }
 }
 
+fn code(met: bool) -> ExitCode {
+    if met {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}
+
 fn run(command: Command) -> Result<ExitCode> {
     match command {
         Command::Webhook {
             rounds,
             requests,
             output,
+            page,
         } => {
             let rows = webhook::measure(Extent { rounds, requests })?;
             let ratios = webhook::ratios(&rows);
-            write!(io::stdout(), "{}", table::webhook(&rows, &ratios))
-                .context("write the table")?;
-            if let Some(folder) = output.parent() {
-                fs::create_dir_all(folder).with_context(|| format!("make {}", folder.display()))?;
-            }
-            let json = serde_json::to_vec_pretty(&rows).context("write the figures")?;
-            fs::write(&output, json).with_context(|| format!("write {}", output.display()))?;
-            let met = ratios.iter().all(webhook::Ratio::is_met);
-            Ok(if met {
-                ExitCode::SUCCESS
-            } else {
-                ExitCode::FAILURE
-            })
+            let met = ratios.iter().all(report::Ratio::is_met);
+            let picture = "\n![Latency against load](images/latency.svg)\n".to_owned();
+            let tables = [report::ratios(&ratios), webhook::table(&rows), picture].concat();
+            report::publish("webhook", &tables, &ratios, &page)?;
+            plot::latency(&rows, &page.with_file_name("images/latency.svg"))?;
+            report::save(&rows, &output)?;
+            Ok(code(met))
+        }
+        Command::Scale {
+            rounds,
+            requests,
+            output,
+            page,
+        } => {
+            let rows = scale::measure(rounds, requests)?;
+            let ratios = scale::ratios(&rows);
+            let met = ratios.iter().all(report::Ratio::is_met);
+            let picture = "\n![Cost against policies](images/policies.svg)\n".to_owned();
+            let tables = [report::ratios(&ratios), scale::table(&rows), picture].concat();
+            report::publish("scale", &tables, &ratios, &page)?;
+            plot::policies(&rows, &page.with_file_name("images/policies.svg"))?;
+            report::save(&rows, &output)?;
+            Ok(code(met))
+        }
+        Command::Cluster {
+            rounds,
+            pods,
+            output,
+            page,
+        } => {
+            let runtime = tokio::runtime::Runtime::new().context("start the runtime")?;
+            let rows = runtime.block_on(cluster::measure(rounds, pods))?;
+            let ratios = cluster::ratios(&rows);
+            let met = ratios.iter().all(report::Ratio::is_met);
+            let tables = [report::ratios(&ratios), cluster::table(&rows)].concat();
+            report::publish("cluster", &tables, &ratios, &page)?;
+            report::save(&rows, &output)?;
+            Ok(code(met))
         }
         Command::Serve {
             contender,
@@ -93,6 +167,7 @@ fn run(command: Command) -> Result<ExitCode> {
             written,
             listen,
             metrics_listen,
+            write_ca,
         } => {
             // As the webhook itself does it.
             let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -103,6 +178,7 @@ fn run(command: Command) -> Result<ExitCode> {
                 contender,
                 (size, written),
                 (listen, metrics_listen),
+                &write_ca,
             ))?;
             Ok(ExitCode::SUCCESS)
         }

@@ -55,13 +55,34 @@ pub fn review(size: Size, written: Written) -> Result<Vec<u8>> {
                 "uid": "5a1e3c52-6a4e-4d3a-8f0f-6f3c8b8a4a11",
                 "groups": ["system:serviceaccounts", "system:serviceaccounts:kube-system", "system:authenticated"],
             },
-            "object": pod(size, written)?,
+            "object": PLACE,
             "oldObject": null,
             "dryRun": false,
             "options": {"kind": "CreateOptions", "apiVersion": "meta.k8s.io/v1"},
         },
     });
-    serde_json::to_vec(&review).context("write the review")
+    let place = format!("\"{PLACE}\"");
+    let object = as_sent(pod(size, written)?)?;
+    Ok(review.to_string().replace(&place, &object).into_bytes())
+}
+
+/// Where the pod goes in a review.
+const PLACE: &str = "the pod";
+
+/// The pod's text as an API server writes it: `managedFields` last in its `metadata`, and not by the alphabet.
+fn as_sent(mut pod: Value) -> Result<String> {
+    let metadata = pod.get_mut("metadata").and_then(Value::as_object_mut);
+    let metadata = metadata.context("the pod has metadata")?;
+    let managed = metadata.remove("managedFields").unwrap_or_default();
+    let others = Value::Object(std::mem::take(metadata)).to_string();
+    let others = others.strip_suffix('}').unwrap_or_default();
+    let text = pod.to_string();
+    let (before, after) = text
+        .split_once("\"metadata\":{}")
+        .context("the pod has metadata")?;
+    Ok(format!(
+        "{before}\"metadata\":{others},\"managedFields\":{managed}}}{after}"
+    ))
 }
 
 /// The pod of a review.
@@ -258,6 +279,18 @@ mod tests {
         ] {
             let length = review(size, Written::Nothing).unwrap().len();
             assert!(bytes.contains(&length), "{}: {length} bytes", size.name());
+        }
+    }
+
+    #[test]
+    fn a_review_is_json_with_the_pod_in_it() {
+        for size in Size::ALL {
+            let body = review(size, Written::Nothing).unwrap();
+            let review: Value = serde_json::from_slice(&body).unwrap();
+            assert_eq!(
+                review["request"]["object"],
+                pod(size, Written::Nothing).unwrap()
+            );
         }
     }
 

@@ -1,5 +1,6 @@
 //! The webhook under load, beside the servers that do less, and the ratios that it is held to.
 
+use std::fmt::{self, Write as _};
 use std::fs;
 use std::io::IsTerminal as _;
 use std::path::Path;
@@ -10,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::contender::Contender;
 use crate::load::{self, Figures, Protocol};
+use crate::report::{Limit, Ratio};
 use crate::{Size, Written, review};
 
 /// A load that all contenders are put under in turn.
@@ -40,21 +42,6 @@ pub struct Row {
     pub figures: Figures,
 }
 
-/// A figure of the webhook as a multiple of another contender's, and what it is held to.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Ratio {
-    /// The load.
-    pub cell: Cell,
-    /// What is compared.
-    pub what: Measure,
-    /// With whom.
-    pub with: Contender,
-    /// The webhook's figure by the other's.
-    pub ratio: f64,
-    /// What it must reach.
-    pub limit: Limit,
-}
-
 /// What is compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Measure {
@@ -64,15 +51,6 @@ pub enum Measure {
     Throughput,
     /// The median of the requests' times.
     Median,
-}
-
-/// What a ratio is held to.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Limit {
-    /// No more.
-    AtMost(f64),
-    /// No less.
-    AtLeast(f64),
 }
 
 /// How much is measured.
@@ -101,6 +79,7 @@ impl Cell {
         })
     }
 
+    /// The pods that are reviewed.
     fn pods() -> impl Iterator<Item = (Size, Written)> {
         [Size::Typical, Size::Large]
             .into_iter()
@@ -121,6 +100,17 @@ impl Cell {
             Written::Nothing => &[Contender::Noop, Contender::Fixed, Contender::Hardening],
             Written::Everything => &[Contender::Noop, Contender::Hardening],
         }
+    }
+}
+
+impl fmt::Display for Cell {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let needs = match self.written {
+            Written::Nothing => "",
+            Written::Everything => ", needs nothing",
+        };
+        let (size, protocol) = (self.size.name(), self.protocol.name());
+        write!(f, "{size}{needs}, {protocol} x {}", self.callers)
     }
 }
 
@@ -207,7 +197,7 @@ fn progress(turns: usize) -> ProgressBar {
 
 impl Figures {
     /// Of each figure the median.
-    fn median(rounds: &[Self]) -> Result<Self> {
+    pub(crate) fn median(rounds: &[Self]) -> Result<Self> {
         let of = |figure: fn(&Self) -> f64| {
             let mut values: Vec<f64> = rounds.iter().map(figure).collect();
             values.sort_by(f64::total_cmp);
@@ -240,9 +230,7 @@ pub fn ratios(rows: &[Row]) -> Vec<Ratio> {
     held.filter_map(|(cell, (what, with, limit))| {
         let (own, other) = (figures(cell, Contender::Hardening)?, figures(cell, with)?);
         Some(Ratio {
-            cell,
-            what,
-            with,
+            what: format!("{cell}: {} by the {with}'s", what.name()),
             ratio: what.of(&own) / what.of(&other),
             limit,
         })
@@ -290,15 +278,27 @@ impl Measure {
     }
 }
 
-impl Ratio {
-    /// Whether it is what it must be.
-    #[must_use]
-    pub fn is_met(&self) -> bool {
-        match self.limit {
-            Limit::AtMost(limit) => self.ratio <= limit,
-            Limit::AtLeast(limit) => self.ratio >= limit,
-        }
+/// The figures of everybody.
+#[must_use]
+pub fn table(rows: &[Row]) -> String {
+    let mut out = String::from(
+        "\n| load | server | requests per second | p50 µs | p99 µs | CPU µs per request | client's CPU µs |\n\
+         |---|---|---:|---:|---:|---:|---:|\n",
+    );
+    for Row {
+        cell,
+        contender,
+        figures,
+    } in rows
+    {
+        // Writing to a String cannot fail.
+        let _ = writeln!(
+            out,
+            "| {cell} | {contender} | {:.0} | {:.0} | {:.0} | {:.1} | {:.1} |",
+            figures.per_second, figures.p50, figures.p99, figures.server_cpu, figures.client_cpu,
+        );
     }
+    out
 }
 
 #[cfg(test)]
@@ -353,10 +353,15 @@ mod tests {
             .collect();
         let ratios = ratios(&rows);
         for cell in Cell::all() {
-            assert!(ratios.iter().any(|ratio| ratio.cell == cell), "{cell:?}");
+            let of_cell = format!("{cell}: ");
+            assert!(
+                ratios.iter().any(|ratio| ratio.what.starts_with(&of_cell)),
+                "{cell}"
+            );
         }
         for ratio in &ratios {
-            assert_eq!(ratio.is_met(), ratio.what != Measure::Cpu, "{ratio:?}");
+            let is_cpu = ratio.what.contains(Measure::Cpu.name());
+            assert_eq!(ratio.is_met(), !is_cpu, "{ratio:?}");
         }
     }
 }

@@ -324,6 +324,10 @@ impl FieldSet {
         self.0 |= 1 << field as u8;
     }
 
+    pub(crate) fn union(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
     pub(crate) fn without(self, other: Self) -> Self {
         Self(self.0 & !other.0)
     }

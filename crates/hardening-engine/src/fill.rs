@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use crate::check;
 use crate::defaults::{Item, Level, PolicyDefault, Value};
-use crate::field::{FIELDS, Field, FieldRow, Shape};
+use crate::field::{FIELDS, Field, FieldRow, FieldSet, Shape};
 use crate::guard::Guard;
 use crate::plan::{Fill, FillValue, Target, Withheld};
 use crate::policy::Policy;
@@ -28,10 +28,12 @@ pub(crate) struct Candidate<'a> {
     pub(crate) default: &'a PolicyDefault,
 }
 
-/// Fills every field of the table.
+/// Fills every field of the table that a policy has a default for.
 pub(crate) fn run<'p, 'a>(pass: &mut Pass<'p, 'a>, policies: &'p [&'a Policy]) {
     pass.policies = policies;
-    for row in &FIELDS {
+    let sets = policies.iter().map(|policy| policy.field_set());
+    let wanted = sets.fold(FieldSet::default(), FieldSet::union);
+    for row in FIELDS.iter().filter(|row| wanted.contains(row.field)) {
         match (row.shape, row.is_two_level(), row.pod.is_some()) {
             (Shape::Single, true, _) => pass.two_levels(row),
             (Shape::Single, false, true) => pass.pod_single(row.field),
@@ -126,21 +128,20 @@ impl<'p, 'a> Pass<'p, 'a> {
     }
 
     fn accept(&mut self, at: At, candidate: &Candidate<'a>) {
-        let PolicyDefault {
-            field,
-            value,
-            profile,
-            ..
-        } = candidate.default;
-        let target = self.target(at);
+        let PolicyDefault { field, value, .. } = candidate.default;
         self.state.set(at, *field, value);
-        self.fills.push(Fill::new(
-            target,
-            *field,
-            candidate.policy,
-            *profile,
-            FillValue::Single(value),
-        ));
+        self.fill(at, candidate, FillValue::Single(value));
+    }
+
+    fn fill(&mut self, at: At, candidate: &Candidate<'a>, value: FillValue<'a>) {
+        let PolicyDefault { field, profile, .. } = candidate.default;
+        if self.fills.is_empty() {
+            // What a pod is given that was given nothing before: some fields for itself, some for each container.
+            self.fills.reserve(4 * (self.state.containers.len() + 1));
+        }
+        let target = self.target(at);
+        let fill = Fill::new(target, *field, candidate.policy, *profile, value);
+        self.fills.push(fill);
     }
 
     fn hold(&mut self, at: At, candidate: &Candidate<'a>, item: Option<&'a str>, guard: Guard) {
@@ -333,12 +334,7 @@ impl<'p, 'a> Pass<'p, 'a> {
         if items.is_empty() {
             return;
         }
-        let PolicyDefault {
-            field,
-            value,
-            profile,
-            ..
-        } = candidate.default;
+        let PolicyDefault { field, value, .. } = candidate.default;
         self.state.set(at, *field, value);
         if *field == Field::SupplementalGroups {
             items
@@ -349,14 +345,7 @@ impl<'p, 'a> Pass<'p, 'a> {
         self.state
             .filled_items
             .extend(items.iter().map(|item| (at, *field, &*item.key)));
-        let target = self.target(at);
-        self.fills.push(Fill::new(
-            target,
-            *field,
-            candidate.policy,
-            *profile,
-            FillValue::Items(items),
-        ));
+        self.fill(at, candidate, FillValue::Items(items));
     }
 
     // --- paths ---

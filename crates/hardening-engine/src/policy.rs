@@ -14,7 +14,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::defaults::{self, Level, PolicyDefault};
-use crate::field::Field;
+use crate::field::{Field, FieldSet};
 use crate::profile;
 use crate::selector::Selector;
 
@@ -80,6 +80,8 @@ pub struct Policy {
     kinds: Box<[ContainerKind]>,
     defaults: Box<[PolicyDefault]>,
     profile: &'static [PolicyDefault],
+    /// The fields of `defaults` and of `profile`, so that those without a default need no search.
+    fields: FieldSet,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -195,6 +197,11 @@ impl Policy {
             name: key.name.clone(),
             generation: generation.unwrap_or(1),
         };
+        let defaults = defaults::compile(spec, None);
+        let profile = profile.map_or(&[][..], profile::compiled);
+        let mut fields = FieldSet::default();
+        let all = defaults.iter().chain(profile);
+        all.for_each(|default| fields.insert(default.field));
         Self {
             reference,
             key,
@@ -211,8 +218,9 @@ impl Policy {
                 .iter()
                 .flat_map(|containers| containers.kinds.iter().copied())
                 .collect(),
-            defaults: defaults::compile(spec, None),
-            profile: profile.map_or(&[], profile::compiled),
+            defaults,
+            profile,
+            fields,
         }
     }
 
@@ -237,6 +245,11 @@ impl Policy {
     /// The fields it gives a default for, spelled out or by its profile, at either level.
     pub fn fields(&self) -> impl Iterator<Item = Field> {
         self.all_defaults().map(|default| default.field)
+    }
+
+    /// As [`Self::fields`], as a set.
+    pub(crate) fn field_set(&self) -> FieldSet {
+        self.fields
     }
 
     pub(crate) fn is_for_service_account(&self, name: &str) -> bool {

@@ -232,13 +232,14 @@ const POD_LEVEL: &str = "\"spec.";
 impl<'a> ContainerState<'a> {
     fn of(kind: ContainerKind, index: usize, container: &'a Container<'a>) -> Self {
         let context = container.security_context.as_ref();
+        let written = container.written();
         Self {
             kind,
             index,
             container,
             slot: Slot {
-                has: container.written(),
-                written: container.written(),
+                has: written,
+                written,
                 user: context.and_then(|context| context.run_as_user),
                 non_root: context.and_then(|context| context.run_as_non_root),
                 allow_privilege_escalation: context

@@ -54,9 +54,6 @@ pub struct Decision {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Engine;
 
-/// Room for the patch of a pod with a few containers.
-const PATCH_CAPACITY: usize = 2048;
-
 impl Decide for Engine {
     fn decide(
         &self,
@@ -69,7 +66,6 @@ impl Decide for Engine {
         let records = plan.records();
         let mut patch = Vec::new();
         if !plan.is_empty() {
-            patch.reserve(PATCH_CAPACITY);
             plan.write_patch(&records, &mut patch);
         }
         Ok(Decision {
