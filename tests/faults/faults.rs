@@ -79,7 +79,7 @@ const NOTHING_SEEN: Holds = Holds {
 /// connect anew, where they are a crowd.
 const REPLICA_DEAD: Holds = Holds {
     failed: 8,
-    failed_at_once: 8,
+    failed_at_once: 32,
     failing_for: Duration::from_secs(5),
     restarts: true,
     ..NOTHING_SEEN
