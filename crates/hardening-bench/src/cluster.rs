@@ -137,11 +137,11 @@ fn in_tree(namespace: &str) -> Vec<Value> {
         };
         let (drop_all, no_escalation) = (
             "{\"drop\": [\"ALL\"]}",
-            "\"allowPrivilegeEscalation\": false",
+            "\"allowPrivilegeEscalation\": dyn(false)",
         );
         let whole = add(
             "",
-            &format!("{{{no_escalation}, \"capabilities\": {drop_all}}}"),
+            &format!("{{{no_escalation}, \"capabilities\": dyn({drop_all})}}"),
         );
         let escalation = add("/allowPrivilegeEscalation", "false");
         let capabilities = add("/capabilities", drop_all);
