@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 .PHONY: help tools build image check-image deny test-faults demo playground fmt fmt-check lint layers test \
-	test-matrix oracle generate check-generated doc bench bench-cluster bench-steps bench-check bench-accept bench-hostile
+	test-matrix oracle generate check-generated doc bench bench-cluster bench-audit bench-steps bench-check bench-accept bench-hostile
 
 help: ## list what there is
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -78,6 +78,10 @@ bench: tools ## what a review costs, under load beside a no-op, and with many po
 bench-cluster: tools ## what a pod costs end to end on a control plane, beside other ways to fill it in; wants a quiet machine
 	cargo build --release --package hardening-bench --package hardening-controller
 	target/release/hardening-bench cluster
+
+bench-audit: tools ## what an audit of 10,000 pods takes, beside kubectl listing them; wants a quiet machine
+	cargo build --release --package hardening-bench --package kubectl-harden
+	target/release/hardening-bench audit
 
 bench-steps: tools ## how long each step of a review takes
 	cargo bench --package hardening-bench --bench time

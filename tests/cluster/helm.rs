@@ -9,13 +9,12 @@ use serde_json::json;
 use test_control_plane::{ControlPlane, ControlPlaneOptions};
 
 use crate::support::api::{Api, bare_namespace, until};
-use crate::support::crds::{collection, install};
+use crate::support::crds::{CLUSTER_POLICIES, collection, install};
 use crate::support::go_tool::go_tool;
 use crate::support::program::program;
 
 const NAMESPACE: &str = "shop";
 const DEPLOYMENT: &str = "/apis/apps/v1/namespaces/shop/deployments/web";
-const CLUSTER_POLICIES: &str = "/apis/podhardening.dev/v1alpha1/clusterpodhardeningpolicies";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_chart_is_installed_as_its_pods_would_be_admitted() {

@@ -227,10 +227,10 @@ fn registration(
 
 /// Calls, as bytes: nothing that the client does with them is measured.
 #[derive(Clone)]
-struct Api(Client);
+pub(crate) struct Api(pub(crate) Client);
 
 impl Api {
-    async fn create(&self, path: &str, body: Vec<u8>) -> Result<String> {
+    pub(crate) async fn create(&self, path: &str, body: Vec<u8>) -> Result<String> {
         let request = http::Request::post(path)
             .header("content-type", "application/json")
             .body(body)
@@ -239,7 +239,7 @@ impl Api {
         answer.with_context(|| format!("create at {path}"))
     }
 
-    async fn create_object(&self, object: &Value) -> Result<()> {
+    pub(crate) async fn create_object(&self, object: &Value) -> Result<()> {
         let path = match object.get("kind").and_then(Value::as_str) {
             Some("Namespace") => "/api/v1/namespaces".to_owned(),
             Some("ServiceAccount") => {
@@ -382,7 +382,7 @@ async fn set_up(api: &Api, competitor: Competitor) -> Result<Ready> {
 }
 
 /// How long the API server may take to do what it was just told.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Waits until pods come out of it as they shall.
 async fn until_at_work(api: &Api, ready: &Ready) -> Result<()> {
@@ -433,7 +433,7 @@ fn is_filled_in(pod: &Value) -> bool {
 }
 
 /// The pod as its author sends it: without what the API server adds before it asks a webhook.
-fn as_posted(mut pod: Value) -> Value {
+pub(crate) fn as_posted(mut pod: Value) -> Value {
     let remove = |object: Option<&mut Value>, keys: &[&str]| {
         if let Some(object) = object.and_then(Value::as_object_mut) {
             keys.iter().for_each(|key| drop(object.remove(*key)));

@@ -3,6 +3,7 @@
 
 mod review;
 
+pub mod audit;
 pub mod cluster;
 pub mod contender;
 pub mod load;

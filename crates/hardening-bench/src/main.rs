@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result};
 use clap::{Parser, Subcommand};
 use hardening_bench::contender::{self, Contender};
 use hardening_bench::webhook::{self, Extent};
-use hardening_bench::{Size, Written, cluster, plot, report, scale};
+use hardening_bench::{Size, Written, audit, cluster, plot, report, scale};
 use mimalloc::MiMalloc;
 
 /// That of the program which the servers here stand beside.
@@ -65,6 +65,21 @@ enum Command {
         pods: usize,
         /// Where to write the figures, as JSON.
         #[arg(long, default_value = "target/bench/cluster.json")]
+        output: PathBuf,
+        /// The page whose table is written anew.
+        #[arg(long, default_value = "docs/benchmarks.md")]
+        page: PathBuf,
+    },
+    /// `kubectl harden audit` of a whole cluster, beside kubectl listing its pods.
+    Audit {
+        /// How often each of the two has its turn.
+        #[arg(long, default_value_t = 5)]
+        rounds: usize,
+        /// Pods in the cluster.
+        #[arg(long, default_value_t = 10_000)]
+        pods: usize,
+        /// Where to write the figures, as JSON.
+        #[arg(long, default_value = "target/bench/audit.json")]
         output: PathBuf,
         /// The page whose table is written anew.
         #[arg(long, default_value = "docs/benchmarks.md")]
@@ -158,6 +173,21 @@ fn run(command: Command) -> Result<ExitCode> {
             let met = ratios.iter().all(report::Ratio::is_met);
             let tables = [report::ratios(&ratios), cluster::table(&rows)].concat();
             report::publish("cluster", &tables, &ratios, &page)?;
+            report::save(&rows, &output)?;
+            Ok(code(met))
+        }
+        Command::Audit {
+            rounds,
+            pods,
+            output,
+            page,
+        } => {
+            let runtime = tokio::runtime::Runtime::new().context("start the runtime")?;
+            let rows = runtime.block_on(audit::measure(rounds, pods))?;
+            let ratios = audit::ratios(&rows);
+            let met = ratios.iter().all(report::Ratio::is_met);
+            let tables = [report::ratios(&ratios), audit::table(&rows)].concat();
+            report::publish("audit", &tables, &ratios, &page)?;
             report::save(&rows, &output)?;
             Ok(code(met))
         }
