@@ -12,12 +12,7 @@ use futures::FutureExt as _;
 use hardening_bench::{NAMESPACE, Size, Written, handler, pod, policies, review};
 use hardening_engine::{Pod, plan};
 use hardening_webhook::review::Review;
-use mimalloc::MiMalloc;
 use tokio::time::Instant;
-
-/// That of the program.
-#[global_allocator]
-static ALLOCATOR: MiMalloc = MiMalloc;
 
 /// What is counted.
 #[derive(Clone, Copy)]

@@ -11,12 +11,7 @@ use futures::FutureExt as _;
 use hardening_bench::{NAMESPACE, Size, Written, handler, pod, policies, review};
 use hardening_engine::Pod;
 use hardening_webhook::review::Review;
-use mimalloc::MiMalloc;
 use tokio::time::Instant;
-
-/// That of the program.
-#[global_allocator]
-static ALLOCATOR: MiMalloc = MiMalloc;
 
 fn steps(criterion: &mut Criterion) {
     for size in Size::ALL {

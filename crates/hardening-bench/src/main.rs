@@ -10,11 +10,6 @@ use clap::{Parser, Subcommand};
 use hardening_bench::contender::{self, Contender};
 use hardening_bench::webhook::{self, Extent};
 use hardening_bench::{Size, Written, audit, cluster, plot, report, scale};
-use mimalloc::MiMalloc;
-
-/// That of the program which the servers here stand beside.
-#[global_allocator]
-static ALLOCATOR: MiMalloc = MiMalloc;
 
 /// Measures what the webhook costs.
 #[derive(Debug, Parser)]

@@ -13,7 +13,6 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::Parser as _;
-use mimalloc::MiMalloc;
 use rustix::process::{Resource, getrlimit, setrlimit};
 
 mod args;
@@ -32,11 +31,6 @@ mod traces;
 mod webhook;
 
 use args::{Args, Command, LogArgs};
-
-/// A review makes some hundred small allocations, over which musl's own allocator, the image's, takes six times as
-/// long.
-#[global_allocator]
-static ALLOCATOR: MiMalloc = MiMalloc;
 
 /// Runs the program with the arguments and the environment of the process.
 ///
