@@ -35,7 +35,8 @@ pub struct Compiled {
     pub objects: Vec<CompiledPolicy>,
     /// What CEL cannot know, and was decided the safe way.
     pub notes: BTreeSet<Note>,
-    /// Why policies could not be compiled. They are in none of the objects.
+    /// Why policies could not be compiled. They are left out where they meet others so that it is too much together;
+    /// where they do not, they are among the sources of an object.
     pub refused: BTreeMap<PolicyKey, Refusal>,
 }
 
