@@ -2,10 +2,12 @@
 
 use std::io::{self, IsTerminal as _};
 
+use tracing::Subscriber;
 use tracing::level_filters::LevelFilter;
+use tracing_subscriber::Layer;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt;
-use tracing_subscriber::prelude::*;
+use tracing_subscriber::registry::LookupSpan;
 
 use crate::args::{LogArgs, LogFormat, LogLevel};
 use crate::traces::{self, Traces};
@@ -33,7 +35,19 @@ pub(crate) fn init(args: &LogArgs) -> anyhow::Result<Traces> {
         .with_target("kube_runtime", LevelFilter::ERROR)
         .with_target("kube_client", LevelFilter::OFF)
         .with_target("hardening", level);
-    let lines = match args.log_format {
+    let traces = traces::subscribe(filter, lines(args.log_format))?;
+    hardening_webhook::panics::report_by_place();
+    Ok(traces)
+}
+
+/// Where log lines are written, by whichever subscriber.
+pub(crate) type Lines<S> = Box<dyn Layer<S> + Send + Sync>;
+
+fn lines<S>(format: LogFormat) -> Lines<S>
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+{
+    match format {
         LogFormat::Text => fmt::layer()
             .with_ansi(io::stderr().is_terminal())
             .with_writer(io::stderr)
@@ -45,13 +59,5 @@ pub(crate) fn init(args: &LogArgs) -> anyhow::Result<Traces> {
             .with_span_list(false)
             .with_writer(io::stderr)
             .boxed(),
-    };
-    let (spans, traces) = traces::start()?;
-    // It fails only where a subscriber is set already, and this is the one place that sets it.
-    let _ = tracing_subscriber::registry()
-        .with(lines.with_filter(filter))
-        .with(spans)
-        .try_init();
-    hardening_webhook::panics::report_by_place();
-    Ok(traces)
+    }
 }

@@ -1,14 +1,19 @@
 //! OpenTelemetry traces of reviews, in a build with the feature `otel`; without it none.
 
 #[cfg(feature = "otel")]
-pub(crate) use exported::{REVIEW, Traces, start};
+pub(crate) use exported::{REVIEW, Traces, subscribe};
 #[cfg(not(feature = "otel"))]
-pub(crate) use none::{REVIEW, Traces, start};
+pub(crate) use none::{REVIEW, Traces, subscribe};
 
 #[cfg(not(feature = "otel"))]
 mod none {
     use hardening_webhook::ReviewSpan;
-    use tracing_subscriber::layer::Identity;
+    use tracing_subscriber::Registry;
+    use tracing_subscriber::filter::Targets;
+    use tracing_subscriber::layer::Layered;
+    use tracing_subscriber::prelude::*;
+
+    use crate::log::Lines;
 
     /// Reviews have no spans.
     pub(crate) const REVIEW: Option<ReviewSpan> = None;
@@ -16,10 +21,19 @@ mod none {
     /// What is to be ended: nothing.
     pub(crate) struct Traces;
 
-    /// Nothing is sent, and nothing fails.
+    /// Writes log lines from now on. The filter is for all that is said, so that what the libraries say of each
+    /// request costs nothing; and nothing fails.
     #[expect(clippy::unnecessary_wraps, reason = "with the feature it can fail")]
-    pub(crate) fn start() -> anyhow::Result<(Identity, Traces)> {
-        Ok((Identity::new(), Traces))
+    pub(crate) fn subscribe(
+        filter: Targets,
+        lines: Lines<Layered<Targets, Registry>>,
+    ) -> anyhow::Result<Traces> {
+        // It fails only where a subscriber is set already, and this is the one place that sets it.
+        let _ = tracing_subscriber::registry()
+            .with(filter)
+            .with(lines)
+            .try_init();
+        Ok(Traces)
     }
 
     impl Traces {
@@ -44,10 +58,12 @@ mod exported {
     use opentelemetry_sdk::trace::SdkTracerProvider;
     use tracing::{Span, Subscriber};
     use tracing_opentelemetry::OpenTelemetrySpanExt as _;
-    use tracing_subscriber::Layer;
     use tracing_subscriber::filter::{LevelFilter, Targets};
+    use tracing_subscriber::prelude::*;
     use tracing_subscriber::registry::LookupSpan;
+    use tracing_subscriber::{Layer, Registry};
 
+    use crate::log::Lines;
     use crate::webhook::VERSION;
 
     /// Each review has a span.
@@ -68,8 +84,19 @@ mod exported {
     /// The headers of a request.
     struct Headers<'a>(&'a HeaderMap);
 
-    /// Sends the spans of reviews, by OTLP over gRPC, from now on.
-    pub(crate) fn start<S>() -> anyhow::Result<(impl Layer<S>, Traces)>
+    /// Writes log lines, and sends the spans of reviews, from now on.
+    pub(crate) fn subscribe(filter: Targets, lines: Lines<Registry>) -> anyhow::Result<Traces> {
+        let (spans, traces) = spans()?;
+        // It fails only where a subscriber is set already, and this is the one place that sets it.
+        let _ = tracing_subscriber::registry()
+            .with(lines.with_filter(filter))
+            .with(spans)
+            .try_init();
+        Ok(traces)
+    }
+
+    /// What sends spans by OTLP over gRPC.
+    fn spans<S>() -> anyhow::Result<(Option<impl Layer<S>>, Traces)>
     where
         S: Subscriber + for<'a> LookupSpan<'a>,
     {
