@@ -2,22 +2,20 @@
 //! memory of it that is resident.
 
 use std::fmt::Write as _;
-use std::fs;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use futures::stream::{self, StreamExt as _, TryStreamExt as _};
-use procfs::process::Process;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use test_control_plane::{ControlPlane, ControlPlaneOptions};
 
-use crate::cluster::{Api, PATIENCE, as_posted};
-use crate::load::percentile;
+use crate::cluster::{Api, as_posted};
+use crate::load::{memory_of, percentile};
 use crate::report::{Limit, Ratio};
-use crate::{Size, Written, pod};
+use crate::{PATIENCE, Size, Written, pod};
 
 /// What one of the two programs took.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -52,7 +50,7 @@ pub async fn measure(rounds: usize, pods: usize) -> Result<Vec<Row>> {
     };
     let control_plane = ControlPlane::start(options).await?;
     let kubectl = control_plane.kubectl()?;
-    fill(&control_plane, &kubectl, pods).await?;
+    fill(&Api(control_plane.client()?), pods).await?;
     let program = std::env::current_exe().context("find this program")?;
     let ours = program.with_file_name("kubectl-harden");
     let contenders: [(&str, &Path, &[&str]); 2] = [
@@ -129,54 +127,19 @@ pub fn table(rows: &[Row]) -> String {
 
 // === the cluster ===
 
-const POLICIES: &str = "/apis/podhardening.dev/v1alpha1/clusterpodhardeningpolicies";
-
 /// Creates the CRDs, a policy and the pods, of workloads that are there too.
-async fn fill(control_plane: &ControlPlane, kubectl: &Path, pods: usize) -> Result<()> {
-    let api = Api(control_plane.client()?);
-    let crds: Vec<String> = hardening_api::crds().iter().map(Value::to_string).collect();
-    let file = control_plane.directory().join("crds.json");
-    let list = format!(
-        r#"{{"apiVersion":"v1","kind":"List","items":[{}]}}"#,
-        crds.join(",")
-    );
-    fs::write(&file, list).context("write the CRDs")?;
-    let file = file.to_string_lossy().into_owned();
-    for args in [
-        &["apply", "-f", &file][..],
-        &[
-            "wait",
-            "--for=condition=Established",
-            "--timeout=60s",
-            "-f",
-            &file,
-        ],
-    ] {
-        let status = Command::new(kubectl)
-            .args(args)
-            .env("KUBECONFIG", control_plane.kubeconfig_path())
-            .stdout(Stdio::null())
-            .status();
-        let status = status.context("run kubectl")?;
-        ensure!(status.success(), "kubectl {} failed", args.join(" "));
+async fn fill(api: &Api, pods: usize) -> Result<()> {
+    for crd in hardening_api::crds() {
+        api.create_object(&crd).await?;
     }
-    // What is established is served a moment later.
+    // The kind is served a moment after its definition is there.
     let deadline = Instant::now() + PATIENCE;
-    while let Err(error) = api
-        .create(POLICIES, crate::policy().to_string().into_bytes())
-        .await
-    {
+    while let Err(error) = api.create_object(&crate::policy()).await {
         ensure!(Instant::now() < deadline, error);
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     for i in 0..pods.div_ceil(REPLICAS * WORKLOADS) {
-        let namespace = namespace(i);
-        for object in [
-            json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}}),
-            json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default", "namespace": namespace}}),
-        ] {
-            api.create_object(&object).await?;
-        }
+        api.create_namespace(&namespace(i)).await?;
     }
     let progress = indicatif::ProgressBar::new(pods as u64).with_message("creating pods");
     let bodies = (0..pods).map(|i| Ok((namespace(i / (REPLICAS * WORKLOADS)), body(i)?)));
@@ -240,7 +203,9 @@ fn run(command: &mut Command) -> Result<Turn> {
         if let Some(status) = child.try_wait().context("wait for the program")? {
             break status;
         }
-        kibibytes = peak(&child).unwrap_or_default().max(kibibytes);
+        // It may just have ended.
+        let peak = memory_of(child.id()).ok().and_then(|memory| memory.peak);
+        kibibytes = peak.unwrap_or_default().max(kibibytes);
         std::thread::sleep(LOOK);
     };
     let micros = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
@@ -248,10 +213,4 @@ fn run(command: &mut Command) -> Result<Turn> {
     ensure!(status.success(), "{name} ended with {status}");
     ensure!(kibibytes > 0, "{name} ended before its memory was seen");
     Ok(Turn { micros, kibibytes })
-}
-
-/// The most memory that was resident so far, in KiB; `None` where it has just ended.
-fn peak(child: &Child) -> Option<u64> {
-    let process = Process::new(child.id().try_into().ok()?).ok()?;
-    process.status().ok()?.vmhwm
 }

@@ -20,7 +20,7 @@ use tokio::time::{Instant, sleep};
 use crate::contender::{Contender, Running};
 use crate::load::{cpu_of, percentile};
 use crate::report::{Limit, Ratio};
-use crate::{Size, Written, pod};
+use crate::{PATIENCE, Size, Written, pod};
 
 /// A way of filling in, as a row of the table.
 #[derive(Debug)]
@@ -269,6 +269,17 @@ impl Api {
         Ok(())
     }
 
+    /// A namespace, and the service account without which no pod can be created in it.
+    pub(crate) async fn create_namespace(&self, name: &str) -> Result<()> {
+        for object in [
+            json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}),
+            json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default", "namespace": name}}),
+        ] {
+            self.create_object(&object).await?;
+        }
+        Ok(())
+    }
+
     /// A pod created as a dry run; as it would be admitted.
     async fn try_pod(&self, namespace: &str, pod: Vec<u8>) -> Result<String> {
         let path = format!("/api/v1/namespaces/{namespace}/pods?dryRun=All");
@@ -356,13 +367,7 @@ pub async fn measure(rounds: usize, pods: usize) -> Result<Vec<Row>> {
 }
 
 async fn set_up(api: &Api, competitor: Competitor) -> Result<Ready> {
-    let namespace = competitor.namespace;
-    for object in [
-        json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}}),
-        json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default", "namespace": namespace}}),
-    ] {
-        api.create_object(&object).await?;
-    }
+    api.create_namespace(competitor.namespace).await?;
     let server = match &competitor.setup {
         Setup::None => None,
         Setup::Webhook(contender, condition) => {
@@ -380,9 +385,6 @@ async fn set_up(api: &Api, competitor: Competitor) -> Result<Ready> {
     };
     Ok(Ready { competitor, server })
 }
-
-/// How long the API server may take to do what it was just told.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Waits until pods come out of it as they shall.
 async fn until_at_work(api: &Api, ready: &Ready) -> Result<()> {

@@ -25,6 +25,9 @@ use tokio::sync::watch;
 
 pub use review::{Size, Written, pod, review};
 
+/// How long a program or an API server may take to do what it was just told.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
 /// The namespace of every pod here.
 pub const NAMESPACE: &str = "shop";
 

@@ -183,6 +183,31 @@ fn seconds(ticks: u64) -> f64 {
     f64::from(ticks) / f64::from(u32::try_from(procfs::ticks_per_second()).unwrap_or(100))
 }
 
+// === memory ===
+
+/// The memory of a process, in KiB; absent: the kernel does not tell it.
+pub(crate) struct Memory {
+    /// What is resident.
+    pub(crate) resident: Option<u64>,
+    /// The most that was, since its start or since that was last forgotten.
+    pub(crate) peak: Option<u64>,
+}
+
+/// The memory of a process.
+///
+/// # Errors
+///
+/// Where it has ended.
+pub(crate) fn memory_of(pid: u32) -> Result<Memory> {
+    let pid = i32::try_from(pid).context("a process id")?;
+    let status = procfs::process::Process::new(pid).and_then(|process| process.status());
+    let status = status.with_context(|| format!("read the memory of process {pid}"))?;
+    Ok(Memory {
+        resident: status.vmrss,
+        peak: status.vmhwm,
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

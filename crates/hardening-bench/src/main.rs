@@ -8,8 +8,11 @@ use std::process::ExitCode;
 use anyhow::{Context as _, Result};
 use clap::{Parser, Subcommand};
 use hardening_bench::contender::{self, Contender};
+use hardening_bench::report::Ratio;
 use hardening_bench::webhook::{self, Extent};
 use hardening_bench::{Size, Written, audit, cluster, plot, report, scale};
+use serde::Serialize;
+use tokio::runtime::Runtime;
 
 /// Measures what the webhook costs.
 #[derive(Debug, Parser)]
@@ -28,12 +31,8 @@ enum Command {
         /// Requests in a turn with the typical pod.
         #[arg(long, default_value_t = 20_000)]
         requests: u32,
-        /// Where to write the figures, as JSON.
-        #[arg(long, default_value = "target/bench/webhook.json")]
-        output: PathBuf,
-        /// The page whose table is written anew.
-        #[arg(long, default_value = "docs/benchmarks.md")]
-        page: PathBuf,
+        #[command(flatten)]
+        places: Places,
     },
     /// Many policies and namespaces: memory, time to ready, events, and CPU time of a review.
     Scale {
@@ -43,12 +42,8 @@ enum Command {
         /// Reviews in a turn.
         #[arg(long, default_value_t = 20_000)]
         requests: u32,
-        /// Where to write the figures, as JSON.
-        #[arg(long, default_value = "target/bench/scale.json")]
-        output: PathBuf,
-        /// The page whose table is written anew.
-        #[arg(long, default_value = "docs/benchmarks.md")]
-        page: PathBuf,
+        #[command(flatten)]
+        places: Places,
     },
     /// End to end on a control plane: pods created with each way of filling them in, in turn.
     Cluster {
@@ -58,12 +53,8 @@ enum Command {
         /// Pods in a turn.
         #[arg(long, default_value_t = 200)]
         pods: usize,
-        /// Where to write the figures, as JSON.
-        #[arg(long, default_value = "target/bench/cluster.json")]
-        output: PathBuf,
-        /// The page whose table is written anew.
-        #[arg(long, default_value = "docs/benchmarks.md")]
-        page: PathBuf,
+        #[command(flatten)]
+        places: Places,
     },
     /// `kubectl harden audit` of a whole cluster, beside kubectl listing its pods.
     Audit {
@@ -73,12 +64,8 @@ enum Command {
         /// Pods in the cluster.
         #[arg(long, default_value_t = 10_000)]
         pods: usize,
-        /// Where to write the figures, as JSON.
-        #[arg(long, default_value = "target/bench/audit.json")]
-        output: PathBuf,
-        /// The page whose table is written anew.
-        #[arg(long, default_value = "docs/benchmarks.md")]
-        page: PathBuf,
+        #[command(flatten)]
+        places: Places,
     },
     /// Be one of the servers that do less.
     Serve {
@@ -103,6 +90,44 @@ enum Command {
     },
 }
 
+/// Where what was measured goes.
+#[derive(Debug, clap::Args)]
+struct Places {
+    /// Where to write the figures, as JSON; absent: target/bench, by the name of what is measured.
+    #[arg(long)]
+    output: Option<PathBuf>,
+    /// The page whose table is written anew.
+    #[arg(long, default_value = "docs/benchmarks.md")]
+    page: PathBuf,
+}
+
+impl Places {
+    /// Tells what was measured, in the page's section of this name, too; fails where a ratio is not met.
+    fn tell<R: Serialize>(
+        self,
+        section: &str,
+        rows: &[R],
+        ratios: &[Ratio],
+        table: &str,
+    ) -> Result<ExitCode> {
+        let tables = [&report::ratios(ratios), table].concat();
+        report::publish(section, &tables, ratios, &self.page)?;
+        let output = self.output;
+        let output = output.unwrap_or_else(|| format!("target/bench/{section}.json").into());
+        report::save(&rows, &output)?;
+        Ok(if ratios.iter().all(Ratio::is_met) {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::FAILURE
+        })
+    }
+
+    /// A picture beside the page.
+    fn picture(&self, name: &str) -> PathBuf {
+        self.page.with_file_name(name)
+    }
+}
+
 fn main() -> ExitCode {
     match run(Args::parse().command) {
         Ok(code) => code,
@@ -114,77 +139,50 @@ fn main() -> ExitCode {
     }
 }
 
-fn code(met: bool) -> ExitCode {
-    if met {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    }
-}
-
 fn run(command: Command) -> Result<ExitCode> {
     match command {
         Command::Webhook {
             rounds,
             requests,
-            output,
-            page,
+            places,
         } => {
             let rows = webhook::measure(Extent { rounds, requests })?;
-            let ratios = webhook::ratios(&rows);
-            let met = ratios.iter().all(report::Ratio::is_met);
-            let picture = "\n![Latency against load](images/latency.svg)\n".to_owned();
-            let tables = [report::ratios(&ratios), webhook::table(&rows), picture].concat();
-            report::publish("webhook", &tables, &ratios, &page)?;
-            plot::latency(&rows, &page.with_file_name("images/latency.svg"))?;
-            report::save(&rows, &output)?;
-            Ok(code(met))
+            plot::latency(&rows, &places.picture("images/latency.svg"))?;
+            let picture = "\n![Latency against load](images/latency.svg)\n";
+            let table = webhook::table(&rows) + picture;
+            places.tell("webhook", &rows, &webhook::ratios(&rows), &table)
         }
         Command::Scale {
             rounds,
             requests,
-            output,
-            page,
+            places,
         } => {
             let rows = scale::measure(rounds, requests)?;
-            let ratios = scale::ratios(&rows);
-            let met = ratios.iter().all(report::Ratio::is_met);
-            let picture = "\n![Cost against policies](images/policies.svg)\n".to_owned();
-            let tables = [report::ratios(&ratios), scale::table(&rows), picture].concat();
-            report::publish("scale", &tables, &ratios, &page)?;
-            plot::policies(&rows, &page.with_file_name("images/policies.svg"))?;
-            report::save(&rows, &output)?;
-            Ok(code(met))
+            plot::policies(&rows, &places.picture("images/policies.svg"))?;
+            let picture = "\n![Cost against policies](images/policies.svg)\n";
+            let table = scale::table(&rows) + picture;
+            places.tell("scale", &rows, &scale::ratios(&rows), &table)
         }
         Command::Cluster {
             rounds,
             pods,
-            output,
-            page,
+            places,
         } => {
-            let runtime = tokio::runtime::Runtime::new().context("start the runtime")?;
-            let rows = runtime.block_on(cluster::measure(rounds, pods))?;
-            let ratios = cluster::ratios(&rows);
-            let met = ratios.iter().all(report::Ratio::is_met);
-            let tables = [report::ratios(&ratios), cluster::table(&rows)].concat();
-            report::publish("cluster", &tables, &ratios, &page)?;
-            report::save(&rows, &output)?;
-            Ok(code(met))
+            let rows = runtime()?.block_on(cluster::measure(rounds, pods))?;
+            places.tell(
+                "cluster",
+                &rows,
+                &cluster::ratios(&rows),
+                &cluster::table(&rows),
+            )
         }
         Command::Audit {
             rounds,
             pods,
-            output,
-            page,
+            places,
         } => {
-            let runtime = tokio::runtime::Runtime::new().context("start the runtime")?;
-            let rows = runtime.block_on(audit::measure(rounds, pods))?;
-            let ratios = audit::ratios(&rows);
-            let met = ratios.iter().all(report::Ratio::is_met);
-            let tables = [report::ratios(&ratios), audit::table(&rows)].concat();
-            report::publish("audit", &tables, &ratios, &page)?;
-            report::save(&rows, &output)?;
-            Ok(code(met))
+            let rows = runtime()?.block_on(audit::measure(rounds, pods))?;
+            places.tell("audit", &rows, &audit::ratios(&rows), &audit::table(&rows))
         }
         Command::Serve {
             contender,
@@ -194,12 +192,7 @@ fn run(command: Command) -> Result<ExitCode> {
             metrics_listen,
             write_ca,
         } => {
-            // As the webhook itself does it.
-            let runtime = tokio::runtime::Builder::new_multi_thread()
-                .enable_all()
-                .build()
-                .context("start the runtime")?;
-            runtime.block_on(contender::serve(
+            runtime()?.block_on(contender::serve(
                 contender,
                 (size, written),
                 (listen, metrics_listen),
@@ -208,4 +201,9 @@ fn run(command: Command) -> Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
     }
+}
+
+/// Of as many threads as there are processors.
+fn runtime() -> Result<Runtime> {
+    Runtime::new().context("start the runtime")
 }

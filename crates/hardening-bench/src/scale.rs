@@ -6,7 +6,6 @@ mod apiserver;
 use std::fmt::Write as _;
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
-use std::path::Path;
 use std::time::{Duration, Instant};
 use std::{fs, thread};
 
@@ -14,9 +13,9 @@ use anyhow::{Context as _, Result, ensure};
 use serde::{Deserialize, Serialize};
 
 use crate::contender::Running;
-use crate::load::{self, Figures, Protocol, cpu_of};
+use crate::load::{self, Figures, Protocol, cpu_of, memory_of};
 use crate::report::{Limit, Ratio};
-use crate::{Size, Written, review};
+use crate::{PATIENCE, Size, Written, review};
 use apiserver::{ApiServer, Resource};
 
 /// What a number of policies, and as many namespaces, cost.
@@ -93,7 +92,7 @@ fn one(count: u32, apiserver: ApiServer) -> Result<(Row, Running, ApiServer)> {
         get(apiserver.address(), &path)?;
     }
     let lists = millis(started.elapsed());
-    let idle = memory(program.pid(), "VmRSS")?;
+    let idle = mebibytes(memory_of(program.pid())?.resident)?;
     let policy_event = events(&apiserver, &program, probes, Resource::Policies)?;
     let namespace_event = events(&apiserver, &program, probes, Resource::Namespaces)?;
 
@@ -106,7 +105,7 @@ fn one(count: u32, apiserver: ApiServer) -> Result<(Row, Running, ApiServer)> {
         Ok(apiserver.watches() >= all)
     })?;
     let relist_cpu = (cpu_of(program.pid())? - before) * 1e3;
-    let relist_peak = memory(program.pid(), "VmHWM")?;
+    let relist_peak = mebibytes(memory_of(program.pid())?.peak)?;
     let row = Row {
         count,
         ready,
@@ -140,9 +139,6 @@ fn events(
     Ok((cpu_of(program.pid())? - before) * 1e6 / f64::from(EVENTS + 1))
 }
 
-/// How long anything may take.
-const PATIENCE: Duration = Duration::from_secs(60);
-
 fn wait(poll: Duration, what: &str, met: impl Fn() -> Result<bool>) -> Result<()> {
     let deadline = Instant::now() + PATIENCE;
     while !met()? {
@@ -172,19 +168,10 @@ fn gauge(probes: SocketAddr, name: &str) -> Result<f64> {
     value.parse().context("read a metric")
 }
 
-/// A figure of a process's memory, in MiB.
-fn memory(pid: u32, name: &str) -> Result<f64> {
-    let path = Path::new("/proc").join(pid.to_string()).join("status");
-    let status = fs::read_to_string(path).context("read the program's memory")?;
-    let line = status
-        .lines()
-        .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
-    let kib = line.and_then(|line| line.split_whitespace().next());
-    let kib: f64 = kib
-        .context("the kernel does not tell the program's memory")?
-        .parse()
-        .context("read the program's memory")?;
-    Ok(kib / 1024.0)
+/// Of memory, in KiB.
+fn mebibytes(kibibytes: Option<u64>) -> Result<f64> {
+    let kibibytes = kibibytes.context("the kernel does not tell the program's memory")?;
+    Ok(kibibytes as f64 / 1024.0)
 }
 
 fn millis(time: Duration) -> f64 {
