@@ -225,7 +225,7 @@ fn legacy_app_armor(pass: &Pass<'_, '_>, at: At) -> Option<Guard> {
     };
     let has_room = || {
         let written = state.pod.annotations().map_or(0, |all| all.bytes);
-        written + app_armor_bytes(pass) <= ANNOTATIONS_LIMIT
+        written + pass.app_armor_bytes <= ANNOTATIONS_LIMIT
     };
     (held || !has_room()).then_some(Guard::LegacyAnnotation)
 }

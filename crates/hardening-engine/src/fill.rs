@@ -16,6 +16,9 @@ pub(crate) struct Pass<'p, 'a> {
     pub(crate) state: State<'a>,
     pub(crate) matching: &'p Matching<'a>,
     pub(crate) policies: &'p [&'a Policy],
+    /// What the API server may add to the pod's annotations, in bytes, whichever of the policies' defaults are
+    /// filled in: [`check::app_armor_bytes`].
+    pub(crate) app_armor_bytes: usize,
     pub(crate) fills: Vec<Fill<'a>>,
     pub(crate) withheld: Vec<Withheld<'a>>,
 }
@@ -31,6 +34,7 @@ pub(crate) struct Candidate<'a> {
 /// Fills every field of the table that a policy has a default for.
 pub(crate) fn run<'p, 'a>(pass: &mut Pass<'p, 'a>, policies: &'p [&'a Policy]) {
     pass.policies = policies;
+    pass.app_armor_bytes = check::app_armor_bytes(pass);
     let sets = policies.iter().map(|policy| policy.field_set());
     let wanted = sets.fold(FieldSet::default(), FieldSet::union);
     for row in FIELDS.iter().filter(|row| wanted.contains(row.field)) {
@@ -51,6 +55,7 @@ impl<'p, 'a> Pass<'p, 'a> {
             state,
             matching,
             policies: &[],
+            app_armor_bytes: 0,
             fills: Vec::new(),
             withheld: Vec::new(),
         }

@@ -4,7 +4,6 @@ use std::borrow::Cow;
 
 use hardening_api::policy::{ContainerKind, Profile};
 
-use crate::check;
 use crate::defaults::{Item, Value};
 use crate::field::Field;
 use crate::fill::{self, Pass};
@@ -107,7 +106,7 @@ pub fn plan<'a>(matching: &Matching<'a>, pod: &'a Pod<'a>) -> Plan<'a> {
     if pass.fills.iter().any(Fill::is_token_opt_out) {
         plan.token = token::injected(pod);
     }
-    plan.app_armor_bytes = check::app_armor_bytes(&pass);
+    plan.app_armor_bytes = pass.app_armor_bytes;
     plan.fills = std::mem::take(&mut pass.fills);
     plan.withheld = std::mem::take(&mut pass.withheld);
     if !matching.audited.is_empty() {
