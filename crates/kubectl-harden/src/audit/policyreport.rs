@@ -11,7 +11,7 @@
 //! | what is in the way of the next level | `pod-security-standards` | the check | `warn` |
 //! | what may stop working | `pod-hardening-risks` | the risk | `warn` |
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::api::core::v1::ObjectReference;
 use policy_report::{PolicyReport, PolicyReportResult, PolicyResult, PolicyResultSeverity};
@@ -30,10 +30,15 @@ const INCOMPLETE: &str = "podhardening.dev/incomplete";
 pub(crate) fn reports(audit: &Audit) -> impl Iterator<Item = PolicyReport> {
     let notices: Vec<_> = audit.notices.iter().map(|one| one.text.as_str()).collect();
     let incomplete = (!audit.complete).then(|| notices.join("\n"));
+    let mut workloads = BTreeMap::<&str, Vec<&Workload>>::new();
+    for workload in &audit.workloads {
+        let own = workloads.entry(&workload.namespace).or_default();
+        own.push(workload);
+    }
     audit.namespaces.iter().map(move |namespace| {
-        let workloads = audit.workloads.iter();
-        let own = workloads.filter(|workload| workload.namespace == namespace.name);
-        let mut report = PolicyReport::new(&namespace.name, NAME, own.flat_map(results).collect());
+        let own = workloads.get(&*namespace.name).into_iter().flatten();
+        let results = own.flat_map(|workload| results(workload)).collect();
+        let mut report = PolicyReport::new(&namespace.name, NAME, results);
         let by = [("app.kubernetes.io/managed-by".to_owned(), SOURCE.to_owned())];
         report.metadata.labels = Some(by.into());
         report.metadata.annotations = incomplete
