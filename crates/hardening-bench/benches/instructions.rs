@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use futures::FutureExt as _;
+use hardening_bench::contender::Contender;
 use hardening_bench::{NAMESPACE, Size, Written, handler, pod, policies, review};
 use hardening_engine::{Pod, plan};
 use hardening_webhook::review::Review;
@@ -25,17 +26,19 @@ enum Step {
     Plan,
     /// The patch written.
     Patch,
-    /// All of it: a body in, a body out.
-    Answer,
+    /// All of it: a body in, a body out. Beside it what those do that the webhook is measured by.
+    Answer(Contender),
 }
 
 impl Step {
-    const ALL: [(Self, &str); 5] = [
+    const ALL: [(Self, &str); 7] = [
         (Self::Parse, "parse"),
         (Self::Matching, "matching"),
         (Self::Plan, "plan"),
         (Self::Patch, "patch"),
-        (Self::Answer, "answer"),
+        (Self::Answer(Contender::Hardening), "answer"),
+        (Self::Answer(Contender::Noop), "no-op"),
+        (Self::Answer(Contender::Fixed), "fixed-patch"),
     ];
 }
 
@@ -70,7 +73,7 @@ fn cases() -> impl Iterator<Item = (String, Step, Size, Written)> {
             let name = format!("{step_name}/{}", size.name());
             let first = (name.clone(), step, size, Written::Nothing);
             // A pod that needs nothing has no patch; reading it and finding its policies is nothing new.
-            let second = matches!(step, Step::Plan | Step::Answer);
+            let second = matches!(step, Step::Plan | Step::Answer(Contender::Hardening));
             let second = second.then(|| {
                 (
                     format!("{name}/second-pass"),
@@ -114,8 +117,8 @@ fn count(step: Step, size: Size, written: Written) -> Result<()> {
                 black_box(out);
             });
         }
-        Step::Answer => {
-            let handler = handler()?;
+        Step::Answer(contender) => {
+            let handler = handler(contender.decide(size, written)?)?;
             let deadline = Instant::now() + Duration::from_secs(60);
             // With all policies at hand there is nothing to wait for.
             let answer = || handler.answer(black_box(&body), deadline).now_or_never();

@@ -4,12 +4,14 @@
 #![allow(clippy::unwrap_used, reason = "a bench has nobody to hand an error to")]
 
 use std::hint::black_box;
+use std::sync::Arc;
 use std::time::Duration;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use futures::FutureExt as _;
 use hardening_bench::{NAMESPACE, Size, Written, handler, pod, policies, review};
 use hardening_engine::Pod;
+use hardening_webhook::Engine;
 use hardening_webhook::review::Review;
 use tokio::time::Instant;
 
@@ -35,7 +37,7 @@ fn one(criterion: &mut Criterion, size: Size, written: Written, name: &str) {
     let (policies, pod) = (policies().unwrap(), Pod::from_json(&json).unwrap());
     let matching = policies.matching(NAMESPACE, &pod).unwrap();
     let plan = hardening_engine::plan(&matching, &pod);
-    let handler = handler().unwrap();
+    let handler = handler(Arc::new(Engine)).unwrap();
     let deadline = Instant::now() + Duration::from_secs(3600);
 
     let mut group = criterion.benchmark_group("step");

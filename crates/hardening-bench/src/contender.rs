@@ -15,7 +15,8 @@ use hardening_webhook::decision::Decision;
 use hardening_webhook::refusal::Refused;
 use hardening_webhook::review::{Operation, Review};
 use hardening_webhook::{
-    CERTIFICATE_INTERVAL, Certificates, Decide, Limits, Metrics, Readiness, Shutdown, Webhook,
+    CERTIFICATE_INTERVAL, Certificates, Decide, Engine, Limits, Metrics, Readiness, Shutdown,
+    Webhook,
 };
 use prometheus_client::registry::Registry;
 use serde::{Deserialize, Serialize};
@@ -46,7 +47,7 @@ pub struct Running {
     folder: tempfile::TempDir,
 }
 
-/// A server with one answer for all.
+/// What decides for a server with one answer for all.
 #[derive(Debug)]
 struct Constant {
     patch: Vec<u8>,
@@ -65,6 +66,21 @@ impl fmt::Display for Contender {
 }
 
 impl Contender {
+    /// What decides, for pods of this size.
+    ///
+    /// # Errors
+    ///
+    /// As [`pod`].
+    pub fn decide(self, size: Size, written: Written) -> Result<Arc<dyn Decide>> {
+        Ok(match self {
+            Self::Noop => Arc::new(Constant { patch: Vec::new() }),
+            Self::Fixed => Arc::new(Constant {
+                patch: patch(size, written)?,
+            }),
+            Self::Hardening => Arc::new(Engine),
+        })
+    }
+
     /// Starts it, and waits until it answers.
     ///
     /// # Errors
@@ -225,15 +241,11 @@ pub async fn serve(
     (listen, metrics_listen): (SocketAddr, SocketAddr),
     write_ca: &Path,
 ) -> Result<()> {
-    let patch = match contender {
-        Contender::Noop => Vec::new(),
-        Contender::Fixed | Contender::Hardening => patch(size, written)?,
-    };
     let (_sender, policies) = watch::channel(Arc::new(policies()?));
     let mut registry = Registry::default();
     let webhook = Webhook {
         policies,
-        decide: Arc::new(Constant { patch }),
+        decide: contender.decide(size, written)?,
         certificates: Certificates::self_signed(&[listen.ip().to_string()])?,
         callers: None,
         certificate_interval: CERTIFICATE_INTERVAL,

@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use hardening_engine::{Policy, PolicySet, UnknownNamespaces};
-use hardening_webhook::{Engine, Handler, Metrics, Policies};
+use hardening_webhook::{Decide, Handler, Metrics, Policies};
 use prometheus_client::registry::Registry;
 use serde_json::{Value, json};
 use tokio::sync::watch;
@@ -60,18 +60,18 @@ pub fn policies() -> Result<PolicySet> {
     Ok(policies)
 }
 
-/// All of the webhook but its connections: a body in, a body out.
+/// All of the webhook but its connections: a body in, a body out, decided by `decide`.
 ///
 /// # Errors
 ///
 /// As [`policies`].
-pub fn handler() -> Result<Handler> {
+pub fn handler(decide: Arc<dyn Decide>) -> Result<Handler> {
     let (_, receiver) = watch::channel(Arc::new(policies()?));
     let metrics = Metrics::register(&mut Registry::default(), "bench");
     let patience = Duration::from_millis(500);
     Ok(Handler::new(
         Policies::new(receiver),
-        Arc::new(Engine),
+        decide,
         metrics,
         patience,
     ))

@@ -10,12 +10,11 @@ use std::marker::PhantomData;
 use serde::Deserialize;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
-use serde_json::value::RawValue;
 
 use crate::refusal::{Quoted, Refusal};
 use crate::review::Operation;
 
-/// The outermost object, with the pod as an `O`.
+/// The outermost object, with each pod as an `O`.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Envelope<'a, O> {
@@ -44,8 +43,7 @@ pub(crate) struct Request<'a, O> {
     operation: Cow<'a, str>,
     pub(crate) dry_run: Option<bool>,
     pub(crate) object: Option<O>,
-    #[serde(borrow)]
-    pub(crate) old_object: Option<&'a RawValue>,
+    pub(crate) old_object: Option<O>,
 }
 
 #[derive(Deserialize)]

@@ -32,6 +32,7 @@ mod callers;
 mod cert;
 mod connection;
 mod envelope;
+mod json;
 mod listener;
 mod log_limit;
 mod managed_fields;

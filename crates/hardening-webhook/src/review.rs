@@ -1,8 +1,9 @@
 //! What the API server asks, read from a request's body.
 //!
-//! Of the pod only those fields are looked at that matter, and none is copied. A body is parsed once where
-//! nothing is wrong with it. Where something is, it is gone through again with the
-//! object left raw, so that a pod that cannot be read still leaves the request's uid to answer with.
+//! Of the pod only those fields are looked at that matter, and none is copied. A body is parsed once, by a reader
+//! of our own, where it is written as an API server writes it and nothing is wrong with it. Where something is, it
+//! is gone through again by serde_json with the object left raw, so that a pod that cannot be read still leaves the
+//! request's uid to answer with.
 
 use std::borrow::Cow;
 
@@ -10,8 +11,8 @@ use hardening_engine::Pod;
 use serde_json::value::RawValue;
 
 use crate::envelope::{About, Envelope, Object, presentable, uid_of_broken};
-use crate::managed_fields;
 use crate::refusal::{JsonFault, Refusal, Refused};
+use crate::{json, managed_fields};
 
 /// What the API server asks.
 #[derive(Debug)]
@@ -62,10 +63,9 @@ impl<'a> Review<'a> {
         }
     }
 
-    /// Reads a review of a new pod, which nearly all are, in one go.
+    /// Reads a review of a new pod, which nearly all are, in one go; `None`: it is not one, or not written as usual.
     fn of_new_pod(text: &'a str) -> Option<Self> {
-        let Object(envelope) =
-            serde_json::from_str::<Object<Envelope<'a, Object<Pod<'a>>>>>(text).ok()?;
+        let Object(envelope) = json::read::<Object<Envelope<'a, Object<Pod<'a>>>>>(text)?;
         let (request, operation, about) = envelope.open().ok()?;
         let Object(pod) = request.object?;
         (about == About::NewPod).then_some(Self {
