@@ -146,8 +146,8 @@ impl Work {
             )
         });
         let compiled = self.compiled.clone().map(|options| {
-            let (client, additions) = (client.clone(), additions.clone());
-            CompiledPolicies::new(client, policies, options, additions, self.metrics.clone())
+            let (additions, metrics) = (additions.clone(), self.metrics.clone());
+            CompiledPolicies::new(client, policies, options, additions, metrics)
         });
         let missed = async {
             match missed {

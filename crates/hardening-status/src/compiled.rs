@@ -42,7 +42,7 @@ impl CompiledPolicies {
     /// Of these policies, as `options` say. Whether each is compiled is said by `additions`.
     #[must_use]
     pub fn new(
-        client: Client,
+        client: &Client,
         policies: watch::Receiver<Arc<PolicySet>>,
         options: Options,
         additions: Additions,
@@ -51,7 +51,7 @@ impl CompiledPolicies {
         Self {
             policies,
             options,
-            objects: Objects::new(&client),
+            objects: Objects::new(client),
             additions,
             metrics,
         }

@@ -135,11 +135,11 @@ impl State {
     /// Takes in what others say of policies.
     pub(crate) fn additional(&mut self, additional: Arc<Additional>) {
         let was_synced = self.is_synced();
-        let before = self.additional.replace(Arc::clone(&additional));
-        let before = before.unwrap_or_default();
+        let before = self.additional.take().unwrap_or_default();
         let keys = before.keys().chain(additional.keys());
         let changed = keys.filter(|key| before.get(*key) != additional.get(*key));
         self.marked.extend(changed.cloned());
+        self.additional = Some(additional);
         self.synced(was_synced);
     }
 
