@@ -2,7 +2,7 @@
 BEGIN {
     FS = "\t"
     count = split("formatting|clippy|crates alone|unit tests|property tests|documentation examples|" \
-        "examples and docs|stale-file checks|API-server tests|node tests|browser tests|fault tests|demo", kinds, "|")
+        "examples and docs|stale-file checks|API-server tests|node tests|browser tests|fault tests|instruction counts|demo", kinds, "|")
 }
 
 # The steps: those that are one check each count here, the others by their tests.
@@ -24,11 +24,13 @@ FILENAME ~ /steps.tsv$/ {
 /^ +Doc-tests / { binary = "doc" }
 
 /^test .* \.\.\. (ok|FAILED)/ {
-    note(FILENAME ~ /crates-alone/ ? "crates alone" : kind(binary, $0), $0 !~ /\.\.\. FAILED/)
+    note(FILENAME ~ /crates-alone/ ? "crates alone" : FILENAME ~ /instructions/ ? "instruction counts" : kind(binary, $0),
+        $0 !~ /\.\.\. FAILED/)
 }
 
 # Where no node can run, which is a failure in CI and said loudly elsewhere.
 /^NO FAULT IS TRIED HERE/ { absent["fault tests"] = 1 }
+/^NO INSTRUCTIONS ARE COUNTED HERE/ { absent["instruction counts"] = 1 }
 
 # What a test binary says of itself, to be held against what was counted.
 /^test result: / {
@@ -74,6 +76,7 @@ END {
         wrong = wrong "cargo test failed without naming a test\n"
     if (status["faults"] != 0 && failed["fault tests"] == 0)
         wrong = wrong "the fault suite ended without naming a fault\n"
+    if (status["instructions"] != 0 && failed["instruction counts"] == 0) wrong = wrong "hack/count-instructions failed\n"
     if (status["crates-alone"] != 0 && failed["crates alone"] == 0) wrong = wrong "hack/check-alone failed\n"
     if (said != counted) wrong = wrong "the test binaries say that " said " tests ran, counted were " counted "\n"
     if (ignored > 0) wrong = wrong ignored " tests were ignored\n"

@@ -268,9 +268,7 @@ impl<'p, 'a> Pass<'p, 'a> {
             }
             _ => Vec::new(),
         };
-        self.list(At::Pod, field, present, |policy| {
-            policy.pod_defaults(field).collect()
-        });
+        self.list(At::Pod, field, present, |policy| policy.pod_defaults(field));
     }
 
     fn container_list(&mut self, field: Field) {
@@ -290,19 +288,19 @@ impl<'p, 'a> Pass<'p, 'a> {
                 .map(|name| capability_key(name.as_str()))
                 .collect();
             self.list(At::Container(i), field, present, |policy| {
-                policy.container_defaults(field, kind).collect()
+                policy.container_defaults(field, kind)
             });
         }
     }
 
     /// Combines the policies' items, first policy first. Where the author wrote the list, only policies
     /// that ask for it add what is missing.
-    fn list(
+    fn list<D: Iterator<Item = &'a PolicyDefault>>(
         &mut self,
         at: At,
         field: Field,
         mut present: Vec<Cow<'a, str>>,
-        defaults: impl Fn(&'a Policy) -> Vec<&'a PolicyDefault>,
+        defaults: impl Fn(&'a Policy) -> D,
     ) {
         let written = self.state.slot(at).written.contains(field);
         present.extend(self.state.filled_items(at, field).map(Cow::Borrowed));
@@ -363,7 +361,7 @@ impl<'p, 'a> Pass<'p, 'a> {
             };
             let kind = state.kind;
             self.list(At::Container(i), field, Vec::new(), |policy| {
-                policy.container_defaults(field, kind).collect()
+                policy.container_defaults(field, kind)
             });
         }
     }

@@ -122,10 +122,12 @@ pub(crate) fn write_string(out: &mut Vec<u8>, text: &str) {
         // A record, which is JSON itself.
         out.reserve(text.len() + text.len() / 4 + 2);
         out.push(b'"');
-        for (i, part) in text.split('"').enumerate() {
-            push(out, &[if i > 0 { "\\\"" } else { "" }, part]);
+        let mut written = 0;
+        for quote in memchr::memchr_iter(b'"', text.as_bytes()) {
+            push(out, &[text.get(written..quote).unwrap_or_default(), "\\"]);
+            written = quote;
         }
-        out.push(b'"');
+        push(out, &[text.get(written..).unwrap_or_default(), "\""]);
     } else {
         push(out, &["\"", text, "\""]);
     }
@@ -152,25 +154,22 @@ fn write_pod(ops: &mut Operations<'_>, pod: &Pod<'_>, fills: &[&Fill<'_>]) {
         .spec
         .as_ref()
         .is_some_and(|spec| spec.security_context.is_some());
-    let in_context = |fill: &Fill<'_>| {
-        fill.field
-            .row()
-            .pod
-            .is_some_and(|path| path.starts_with(CONTEXT))
+    let in_context = |group: &&[&Fill<'_>]| {
+        let path = group.first().and_then(|fill| fill.field.row().pod);
+        path.is_some_and(|path| path.starts_with(CONTEXT))
     };
-    let (context, direct): (Vec<&Fill<'_>>, Vec<&Fill<'_>>) =
-        fills.iter().partition(|fill| in_context(fill));
-    for group in groups(&direct) {
+    for group in groups(fills).filter(|group| !in_context(group)) {
         ops.add(&["/spec/", name(group)], |out| {
             write_value(out, group);
         });
     }
-    if !has_context && !context.is_empty() {
+    let context = || groups(fills).filter(in_context);
+    if !has_context && context().next().is_some() {
         ops.add(&["/spec/securityContext"], |out| {
-            write_object(out, &context);
+            write_members(out, context());
         });
     } else {
-        for group in groups(&context) {
+        for group in context() {
             let list_exists = match group.first().map(|fill| fill.field) {
                 Some(field) => pod
                     .spec
@@ -194,44 +193,38 @@ fn write_container<'a>(
     volumes: &mut Volumes<'a>,
 ) {
     let place = ["/spec/", list_of(kind), "/", &index.to_string()].concat();
-    let Some((_, _, container)) = pod.containers().find(|(k, i, _)| (*k, *i) == (kind, index))
-    else {
+    let Some(container) = pod.container(kind, index) else {
         return;
     };
-    let (paths, fields): (Vec<&Fill<'a>>, Vec<&Fill<'a>>) = fills
-        .iter()
-        .partition(|fill| fill.field == Field::WritablePaths);
-    let is_capability =
-        |fill: &Fill<'_>| matches!(fill.field, Field::CapabilitiesDrop | Field::CapabilitiesAdd);
+    let is_path = |group: &&[&Fill<'_>]| field(group) == Some(Field::WritablePaths);
+    let fields = || groups(fills).filter(|group| !is_path(group));
     let base = [&*place, "/securityContext"];
     let capabilities_base = [&*place, "/securityContext/capabilities"];
     match &container.security_context {
-        None if !fields.is_empty() => {
-            ops.add(&base, |out| write_object(out, &fields));
+        None if fields().next().is_some() => {
+            ops.add(&base, |out| write_object(out, fields));
         }
         None => {}
         Some(context) => {
-            let (capabilities, others): (Vec<&Fill<'_>>, Vec<&Fill<'_>>) =
-                fields.iter().partition(|fill| is_capability(fill));
-            for group in groups(&others) {
+            for group in fields().filter(|group| !is_capability(group)) {
                 add_or_append(ops, &base, group, false);
             }
-            if context.capabilities.is_none() && !capabilities.is_empty() {
+            let capabilities = || fields().filter(is_capability);
+            if context.capabilities.is_none() && capabilities().next().is_some() {
                 ops.add(&capabilities_base, |out| {
-                    write_members(out, groups(&capabilities));
+                    write_members(out, capabilities());
                 });
             } else {
-                for group in groups(&capabilities) {
+                for group in capabilities() {
                     let written = container.written();
-                    let exists = group
-                        .first()
-                        .is_some_and(|fill| written.contains(fill.field));
+                    let exists = field(group).is_some_and(|field| written.contains(field));
                     add_or_append(ops, &capabilities_base, group, exists);
                 }
             }
         }
     }
-    write_mounts(ops, &place, container, &paths, volumes);
+    let paths = groups(fills).filter(is_path).flatten().copied();
+    write_mounts(ops, &place, container, paths, volumes);
 }
 
 /// Fills of one field, which several policies may contribute to, are one value.
@@ -239,10 +232,23 @@ fn groups<'f, 'a>(fills: &'f [&'f Fill<'a>]) -> impl Iterator<Item = &'f [&'f Fi
     fills.chunk_by(|a, b| a.field == b.field)
 }
 
+fn field(group: &[&Fill<'_>]) -> Option<Field> {
+    group.first().map(|fill| fill.field)
+}
+
+fn is_capability(group: &&[&Fill<'_>]) -> bool {
+    matches!(
+        field(group),
+        Some(Field::CapabilitiesDrop | Field::CapabilitiesAdd)
+    )
+}
+
 /// The last part of a field's path.
 fn name(group: &[&Fill<'_>]) -> &'static str {
-    let path = group.first().map_or("", |fill| fill.field.name());
-    path.rsplit('.').next().unwrap_or(path)
+    let path = field(group).map_or("", Field::name);
+    // So short that a search made for long texts takes longer.
+    let dot = path.bytes().rposition(|byte| byte == b'.');
+    dot.and_then(|dot| path.get(dot + 1..)).unwrap_or(path)
 }
 
 fn add_or_append(ops: &mut Operations<'_>, base: &[&str], group: &[&Fill<'_>], list_exists: bool) {
@@ -260,19 +266,20 @@ fn add_or_append(ops: &mut Operations<'_>, base: &[&str], group: &[&Fill<'_>], l
 }
 
 /// A security context with these fields; capabilities are an object of their own in it.
-fn write_object(out: &mut Vec<u8>, fills: &[&Fill<'_>]) {
-    let is_capability =
-        |fill: &Fill<'_>| matches!(fill.field, Field::CapabilitiesDrop | Field::CapabilitiesAdd);
-    let (capabilities, others): (Vec<&Fill<'_>>, Vec<&Fill<'_>>) =
-        fills.iter().partition(|fill| is_capability(fill));
-    write_members(out, groups(&others));
-    if !capabilities.is_empty() {
+fn write_object<'f, 'a: 'f, G>(out: &mut Vec<u8>, fields: impl Fn() -> G)
+where
+    G: Iterator<Item = &'f [&'f Fill<'a>]>,
+{
+    let others = || fields().filter(|group| !is_capability(group));
+    let capabilities = || fields().filter(is_capability);
+    write_members(out, others());
+    if capabilities().next().is_some() {
         out.pop();
-        if !others.is_empty() {
+        if others().next().is_some() {
             out.push(b',');
         }
         out.extend_from_slice(b"\"capabilities\":");
-        write_members(out, groups(&capabilities));
+        write_members(out, capabilities());
         out.push(b'}');
     }
 }
@@ -405,14 +412,14 @@ pub(crate) fn path_hash(path: &str) -> String {
     format!("{hash:08x}")
 }
 
-fn write_mounts<'a>(
+fn write_mounts<'f, 'a: 'f>(
     ops: &mut Operations<'_>,
     place: &str,
     container: &Container<'_>,
-    paths: &[&Fill<'a>],
+    paths: impl Iterator<Item = &'f Fill<'a>>,
     volumes: &mut Volumes<'a>,
 ) {
-    let items = paths.iter().flat_map(|fill| fill.items());
+    let items = paths.flat_map(|fill| fill.items());
     let mounts: Vec<(String, &str)> = items
         .map(|item| (volumes.add(container.name.as_str(), item), &*item.key))
         .collect();

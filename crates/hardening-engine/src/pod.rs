@@ -287,28 +287,32 @@ impl<'a> Pod<'a> {
         found.map(|(_, _, profile)| profile.as_str())
     }
 
+    /// A container, by its list and its place in it.
+    pub(crate) fn container(&self, kind: ContainerKind, index: usize) -> Option<&Container<'a>> {
+        self.containers_of(kind).get(index)
+    }
+
+    fn containers_of(&self, kind: ContainerKind) -> &[Container<'a>] {
+        let list = self.spec.as_ref().and_then(|spec| match kind {
+            ContainerKind::InitContainer => spec.init_containers.as_deref(),
+            ContainerKind::Container => spec.containers.as_deref(),
+            ContainerKind::EphemeralContainer => spec.ephemeral_containers.as_deref(),
+        });
+        list.unwrap_or_default()
+    }
+
     /// All containers, in the order of the pod's start: kind, index in its list, container.
     pub(crate) fn containers(
         &self,
     ) -> impl Iterator<Item = (ContainerKind, usize, &Container<'a>)> {
-        let spec = self.spec.as_ref();
-        let lists = [
-            (
-                ContainerKind::InitContainer,
-                spec.and_then(|spec| spec.init_containers.as_deref()),
-            ),
-            (
-                ContainerKind::Container,
-                spec.and_then(|spec| spec.containers.as_deref()),
-            ),
-            (
-                ContainerKind::EphemeralContainer,
-                spec.and_then(|spec| spec.ephemeral_containers.as_deref()),
-            ),
+        let kinds = [
+            ContainerKind::InitContainer,
+            ContainerKind::Container,
+            ContainerKind::EphemeralContainer,
         ];
-        lists.into_iter().flat_map(|(kind, list)| {
-            let list = list.unwrap_or_default();
-            list.iter()
+        kinds.into_iter().flat_map(|kind| {
+            self.containers_of(kind)
+                .iter()
                 .enumerate()
                 .map(move |(i, container)| (kind, i, container))
         })

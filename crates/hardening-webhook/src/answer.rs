@@ -70,8 +70,10 @@ fn push_json_string(out: &mut String, text: &str) {
         return;
     }
     out.push('"');
-    for (i, part) in text.split('"').enumerate() {
-        out.extend([if i > 0 { "\\\"" } else { "" }, part]);
+    let mut written = 0;
+    for quote in memchr::memchr_iter(b'"', text.as_bytes()) {
+        out.extend([text.get(written..quote).unwrap_or_default(), "\\"]);
+        written = quote;
     }
-    out.push('"');
+    out.extend([text.get(written..).unwrap_or_default(), "\""]);
 }

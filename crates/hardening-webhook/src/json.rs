@@ -14,7 +14,7 @@ use std::fmt;
 use serde::de::value::{BorrowedStrDeserializer, StringDeserializer};
 use serde::de::{self, Deserialize, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde::forward_to_deserialize_any;
-use wide::{CmpEq as _, u8x64};
+use wide::u8x64;
 
 /// Reads a value of the whole text; nothing but the end of the line may follow it. `None`: ask serde_json.
 pub(crate) fn read<'de, T: Deserialize<'de>>(text: &'de str) -> Option<T> {
@@ -357,6 +357,8 @@ impl<'de> Entries<'_, 'de> {
     fn advance(&mut self, end: u8) -> Result<bool, Unusual> {
         let is_first = std::mem::take(&mut self.is_first);
         match self.reader.peek()? {
+            // Asked again, it must not go on into what is around it.
+            _ if self.is_at_end => {}
             byte if byte == end => {
                 self.reader.at += 1;
                 self.is_at_end = true;
