@@ -94,10 +94,8 @@ pub fn compile(set: &PolicySet, options: &Options) -> Compiled {
             if policies.is_empty() {
                 break None;
             }
-            let mutation = made_of(&policies, set, &group);
-            let object = object::compiled(&policies, &mutation, &group, options);
-            match check(&mutation, &object, &group) {
-                Ok(()) => break Some((object, mutation.notes)),
+            match readable(&policies, set, &group, options) {
+                Ok(made) => break Some(made),
                 Err(refusal) => {
                     let culprit = culprit(&policies, set, &group, options);
                     let culprit = policies.remove(culprit);
@@ -122,6 +120,23 @@ fn made_of(policies: &[&Policy], set: &PolicySet, group: &group::Group<'_>) -> M
         group::Reach::Others(_) => Scope::Unknown,
     };
     mutation(policies, set, scope)
+}
+
+/// The object, with its expressions over several lines unless that would be too much for the API server.
+fn readable(
+    policies: &[&Policy],
+    set: &PolicySet,
+    group: &group::Group<'_>,
+    options: &Options,
+) -> Result<(CompiledPolicy, BTreeSet<Note>), Refusal> {
+    let checked = |mutation: &Mutation| {
+        let object = object::compiled(policies, mutation, group, options);
+        check(mutation, &object, group).map(|()| object)
+    };
+    let mutation = made_of(policies, set, group);
+    let plain = checked(&mutation)?;
+    let object = checked(&mutation.laid_out()).unwrap_or(plain);
+    Ok((object, mutation.notes))
 }
 
 fn check(
@@ -172,12 +187,7 @@ fn culprit(
     group: &group::Group<'_>,
     options: &Options,
 ) -> usize {
-    let too_much = |policy: &&Policy| {
-        let alone = [*policy];
-        let mutation = made_of(&alone, set, group);
-        let object = object::compiled(&alone, &mutation, group, options);
-        check(&mutation, &object, group).is_err()
-    };
+    let too_much = |policy: &&Policy| readable(&[*policy], set, group, options).is_err();
     policies
         .iter()
         .position(too_much)

@@ -13,6 +13,7 @@
 //! that can take it.
 
 pub(crate) mod choose;
+mod layout;
 mod patch;
 mod record;
 pub(crate) mod rows;
@@ -47,6 +48,22 @@ pub struct Mutation {
     pub patch: String,
     /// What CEL cannot know, and was decided the safe way.
     pub notes: BTreeSet<Note>,
+}
+
+impl Mutation {
+    /// The same over several lines, for those who read it; longer by the space before each.
+    #[must_use]
+    pub fn laid_out(&self) -> Self {
+        let variable = |variable: &Variable| Variable {
+            name: variable.name.clone(),
+            expression: layout::laid_out(&variable.expression),
+        };
+        Self {
+            variables: self.variables.iter().map(variable).collect(),
+            patch: layout::laid_out(&self.patch),
+            notes: self.notes.clone(),
+        }
+    }
 }
 
 /// What CEL cannot know, and was decided the safe way.
