@@ -34,6 +34,7 @@ async fn each_service_account_may_do_just_what_it_must() {
             "cert-manager, no reports",
             &["tls.mode=certManager", "missedPods.enabled=false"],
         ),
+        ("compiled", &["compile.enabled=true"]),
     ];
     for (name, values) in renderings {
         let objects = objects_of(&render(values));
