@@ -160,6 +160,37 @@ fn without_parentheses<'i, 't>(items: &'i [Item<'t>]) -> &'i [Item<'t>] {
     }
 }
 
+/// How deep an expression nests, as the API server's parser counts it: brackets, and each choice in what is so
+/// otherwise. It is found without nesting, as what nests too deep is never laid out.
+pub(super) fn nesting(expression: &str) -> usize {
+    let mut rest = expression;
+    // In each bracket that is open: the level of an item, and that of the choice that it has come to.
+    let mut open = vec![(1, 1)];
+    let mut deepest = 1;
+    while let Some(next) = rest.chars().next() {
+        let (level, here) = open.last().copied().unwrap_or((1, 1));
+        match next {
+            '(' | '[' | '{' => open.push((here + 1, here + 1)),
+            ')' | ']' | '}' => drop(open.pop()),
+            _ => {
+                let deeper = match word(&mut rest) {
+                    Item::Separator(Separator::Else) => here + 1,
+                    Item::Separator(Separator::Comma) => level,
+                    _ => here,
+                };
+                if let Some(last) = open.last_mut() {
+                    *last = (level, deeper);
+                }
+                deepest = deepest.max(deeper);
+                continue;
+            }
+        }
+        take(&mut rest, 1);
+        deepest = open.last().map_or(deepest, |(_, here)| deepest.max(*here));
+    }
+    deepest
+}
+
 // --- writing ---
 
 struct Page {
@@ -419,6 +450,22 @@ mod tests {
         let literal = format!(r#""{} ? ( : [, \" && \\""#, "x".repeat(99));
         let given = format!("({literal} + '( \" + ')");
         assert_eq!(laid_out(&given), format!("{literal}\n+ '( \" + '"));
+    }
+
+    #[test]
+    fn brackets_and_choices_nest() {
+        for (expression, expected) in [
+            ("a", 1),
+            ("(a)", 2),
+            ("[(a), (b), {c: (d)}]", 4),
+            ("a ? b : (c)", 3),
+            ("a ? b : c ? d : (e)", 4),
+            ("f(a ? b : (c), (d))", 4),
+            ("\"((((\" + a", 1),
+            ("(a ? b : (c ? d : (e ? f : g)))", 7),
+        ] {
+            assert_eq!(nesting(expression), expected, "{expression}");
+        }
     }
 
     fn expressions() -> impl Strategy<Value = String> {

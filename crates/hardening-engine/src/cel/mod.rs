@@ -39,6 +39,9 @@ pub struct Variable {
     pub expression: String,
 }
 
+/// How deep an expression may nest: the API server's parser takes 250 levels, and counts some things twice.
+pub const MOST_NESTED: usize = 200;
+
 /// What policies do, as the parts of a `MutatingAdmissionPolicy`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mutation {
@@ -51,6 +54,19 @@ pub struct Mutation {
 }
 
 impl Mutation {
+    /// All its expressions.
+    pub fn expressions(&self) -> impl Iterator<Item = &str> {
+        let variables = self.variables.iter();
+        let variables = variables.map(|variable| &*variable.expression);
+        variables.chain([&*self.patch])
+    }
+
+    /// How deep the deepest of its expressions nests.
+    #[must_use]
+    pub fn nesting(&self) -> usize {
+        self.expressions().map(layout::nesting).max().unwrap_or(0)
+    }
+
     /// The same over several lines, for those who read it; longer by the space before each.
     #[must_use]
     pub fn laid_out(&self) -> Self {
