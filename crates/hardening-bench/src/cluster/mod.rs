@@ -2,16 +2,17 @@
 //! the webhook, with each way of filling the fields in.
 //!
 //! Everybody has a namespace, and what fills in is asked for that one alone. They take turns, so that whatever else
-//! the machine does hits all of them. The pods are created as a dry run: everything but the store.
+//! the machine does hits all of them. The pods are created as a dry run: everything but the store. A second control
+//! plane has a thousand namespaces with policies compiled for them; turns are taken on both.
 
-use std::fmt::Write as _;
+mod api;
+mod setup;
+mod table;
+
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, anyhow, ensure};
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD as BASE64;
+use anyhow::{Context as _, Result, ensure};
 use futures::stream::{StreamExt as _, TryStreamExt as _};
-use kube::Client;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use test_control_plane::{ControlPlane, ControlPlaneOptions};
@@ -19,20 +20,36 @@ use tokio::time::{Instant, sleep};
 
 use crate::contender::{Contender, Running};
 use crate::load::{cpu_of, percentile};
-use crate::report::{Limit, Ratio};
 use crate::{PATIENCE, Size, Written, pod};
+
+pub(crate) use self::api::{Api, as_posted};
+use self::setup::{
+    SOMETHING_IS_OPEN, compiled, compiled_crowd, compiled_group, crowd, in_tree, registration,
+};
+pub use self::table::{ratios, table};
 
 /// A way of filling in, as a row of the table.
 #[derive(Debug)]
 pub struct Competitor {
     /// What it is called in tables, and what others are compared with it by.
     pub name: &'static str,
+    /// Which control plane it is on.
+    pub place: Place,
     /// Its namespace.
     pub namespace: &'static str,
     /// The pods that it is measured with.
     pub pods: &'static [Written],
     /// What is set up for it.
     pub setup: Setup,
+}
+
+/// A control plane.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// Everybody's.
+    Shared,
+    /// One with a thousand namespaces more.
+    Crowded,
 }
 
 /// What is set up for a competitor, once, before anything is measured.
@@ -74,230 +91,51 @@ const FIXED: &str = "fixed-patch webhook";
 const OURS: &str = "webhook";
 const CONDITIONAL: &str = "webhook, matchCondition";
 const IN_TREE: &str = "MutatingAdmissionPolicy";
+const COMPILED: &str = "compiled policy";
+const COMPILED_GROUP: &str = "10 compiled policies";
+const CROWD_BASELINE: &str = "nothing, among 1,000 namespaces";
+const CROWD: &str = "10 compiled policies, among 1,000 namespaces in 10 groups";
 
 /// A load is one of these many callers.
 const CALLERS: [usize; 2] = [1, 16];
 
 /// Everybody.
-#[must_use]
-pub fn competitors() -> Vec<Competitor> {
+///
+/// # Errors
+///
+/// Where a policy is no policy any more, because the API has changed.
+pub fn competitors() -> Result<Vec<Competitor>> {
+    use Place::{Crowded, Shared};
     use Written::{Everything, Nothing};
-    let row = |name, namespace, pods, setup| Competitor {
+    const BOTH: &[Written] = &[Nothing, Everything];
+    let row = |name, place, namespace, pods, setup| Competitor {
         name,
+        place,
         namespace,
         pods,
         setup,
     };
+    let on_shared = |name, namespace, pods, setup| row(name, Shared, namespace, pods, setup);
     let webhook = |contender| Setup::Webhook(contender, None);
     let conditional = Setup::Webhook(Contender::Hardening, Some(SOMETHING_IS_OPEN));
-    vec![
-        row(BASELINE, "nothing", &[Nothing, Everything], Setup::None),
-        row(NOOP, "noop", &[Everything], webhook(Contender::Noop)),
-        row(FIXED, "fixed", &[Nothing], webhook(Contender::Fixed)),
-        row(
-            OURS,
-            "webhook",
-            &[Nothing, Everything],
-            webhook(Contender::Hardening),
-        ),
-        row(
-            CONDITIONAL,
-            "conditional",
-            &[Nothing, Everything],
-            conditional,
-        ),
-        row(
-            IN_TREE,
-            "in-tree",
-            &[Nothing, Everything],
-            Setup::Objects(in_tree("in-tree")),
-        ),
+    let [one, group, of_crowd] = [
+        compiled("compiled")?,
+        compiled_group("compiled-group")?,
+        compiled_crowd("crowd")?,
     ]
-}
-
-/// Whether a pod leaves a field of the policy's open: what a matchCondition would ask, for this one policy.
-const SOMETHING_IS_OPEN: &str = "!(has(object.spec.securityContext) \
-    && has(object.spec.securityContext.runAsNonRoot) && has(object.spec.securityContext.runAsUser) \
-    && has(object.spec.securityContext.fsGroup) && has(object.spec.securityContext.seccompProfile) \
-    && object.spec.containers.all(c, has(c.securityContext) \
-    && has(c.securityContext.allowPrivilegeEscalation) && has(c.securityContext.capabilities) \
-    && has(c.securityContext.capabilities.drop)) \
-    && (!has(object.spec.initContainers) || object.spec.initContainers.all(c, has(c.securityContext) \
-    && has(c.securityContext.allowPrivilegeEscalation) && has(c.securityContext.capabilities) \
-    && has(c.securityContext.capabilities.drop))))";
-
-/// The same job written by hand for the API server itself: the profile Restricted, a user and a group, each where it
-/// is open.
-fn in_tree(namespace: &str) -> Vec<Value> {
-    let containers = |list: &str| {
-        let add = |place: &str, value: &str| {
-            format!(
-                "[JSONPatch{{op: \"add\", path: \"/spec/{list}/\" + string(i) + \"/securityContext{place}\", value: {value}}}]"
-            )
-        };
-        let (drop_all, no_escalation) = (
-            "{\"drop\": [\"ALL\"]}",
-            "\"allowPrivilegeEscalation\": dyn(false)",
-        );
-        let whole = add(
-            "",
-            &format!("{{{no_escalation}, \"capabilities\": dyn({drop_all})}}"),
-        );
-        let escalation = add("/allowPrivilegeEscalation", "false");
-        let capabilities = add("/capabilities", drop_all);
-        let drops = add("/capabilities/drop", "[\"ALL\"]");
-        format!(
-            "(has(object.spec.{list}) ? object.spec.{list}.transformList(i, c, \
-             !has(c.securityContext) ? {whole} : \
-             (has(c.securityContext.allowPrivilegeEscalation) ? [] : {escalation}) + \
-             (has(c.securityContext.capabilities) ? (has(c.securityContext.capabilities.drop) ? [] : {drops}) \
-             : {capabilities})).flatten() : [])"
-        )
-    };
-    let at_pod = |field: &str, value: &str| {
-        format!(
-            "(has(object.spec.securityContext) && has(object.spec.securityContext.{field}) ? [] : \
-             [JSONPatch{{op: \"add\", path: \"/spec/securityContext/{field}\", value: {value}}}])"
-        )
-    };
-    let pod = [
-        at_pod("runAsNonRoot", "true"),
-        at_pod("runAsUser", "10001"),
-        at_pod("fsGroup", "10001"),
-        at_pod("seccompProfile", "{\"type\": \"RuntimeDefault\"}"),
-    ]
-    .join(" + ");
-    let expression = [pod, containers("initContainers"), containers("containers")].join(" + ");
-    let name = "bench-in-tree";
-    vec![
-        json!({
-            "apiVersion": "admissionregistration.k8s.io/v1", "kind": "MutatingAdmissionPolicy",
-            "metadata": {"name": name},
-            "spec": {
-                "matchConstraints": {"resourceRules": [pods_created()]},
-                "failurePolicy": "Fail",
-                "reinvocationPolicy": "IfNeeded",
-                "mutations": [{"patchType": "JSONPatch", "jsonPatch": {"expression": expression}}],
-            },
-        }),
-        json!({
-            "apiVersion": "admissionregistration.k8s.io/v1", "kind": "MutatingAdmissionPolicyBinding",
-            "metadata": {"name": name},
-            "spec": {"policyName": name, "matchResources": {"namespaceSelector": only(namespace)}},
-        }),
-    ]
-}
-
-fn pods_created() -> Value {
-    json!({"apiGroups": [""], "apiVersions": ["v1"], "resources": ["pods"], "operations": ["CREATE"]})
-}
-
-fn only(namespace: &str) -> Value {
-    json!({"matchLabels": {"kubernetes.io/metadata.name": namespace}})
-}
-
-fn registration(
-    competitor: &Competitor,
-    server: &Running,
-    condition: Option<&str>,
-) -> Result<Value> {
-    let conditions: Vec<Value> = condition
-        .iter()
-        .map(|expression| json!({"name": "something-is-open", "expression": expression}))
-        .collect();
-    Ok(json!({
-        "apiVersion": "admissionregistration.k8s.io/v1", "kind": "MutatingWebhookConfiguration",
-        "metadata": {"name": format!("bench-{}", competitor.namespace)},
-        "webhooks": [{
-            "name": "pods.bench.example",
-            "clientConfig": {
-                "url": format!("https://{}/mutate", server.address),
-                "caBundle": BASE64.encode(server.ca()?),
-            },
-            "rules": [pods_created()],
-            "namespaceSelector": only(competitor.namespace),
-            "matchConditions": conditions,
-            "failurePolicy": "Fail", "reinvocationPolicy": "IfNeeded", "timeoutSeconds": 3,
-            "sideEffects": "None", "admissionReviewVersions": ["v1"],
-        }],
-    }))
-}
-
-// === the API server ===
-
-/// Calls, as bytes: nothing that the client does with them is measured.
-#[derive(Clone)]
-pub(crate) struct Api(pub(crate) Client);
-
-impl Api {
-    pub(crate) async fn create(&self, path: &str, body: Vec<u8>) -> Result<String> {
-        let request = http::Request::post(path)
-            .header("content-type", "application/json")
-            .body(body)
-            .context("make a request")?;
-        let answer = self.0.request_text(request).await;
-        answer.with_context(|| format!("create at {path}"))
-    }
-
-    pub(crate) async fn create_object(&self, object: &Value) -> Result<()> {
-        let path = match object.get("kind").and_then(Value::as_str) {
-            Some("Namespace") => "/api/v1/namespaces".to_owned(),
-            Some("ServiceAccount") => {
-                let namespace = object
-                    .pointer("/metadata/namespace")
-                    .and_then(Value::as_str);
-                format!(
-                    "/api/v1/namespaces/{}/serviceaccounts",
-                    namespace.unwrap_or_default()
-                )
-            }
-            Some(kind) => {
-                let version = object.get("apiVersion").and_then(Value::as_str);
-                let plural = match kind.strip_suffix('y') {
-                    Some(stem) => format!("{stem}ies"),
-                    None => format!("{kind}s"),
-                };
-                format!(
-                    "/apis/{}/{}",
-                    version.unwrap_or_default(),
-                    plural.to_lowercase()
-                )
-            }
-            None => return Err(anyhow!("an object without a kind: {object}")),
-        };
-        self.create(&path, object.to_string().into_bytes()).await?;
-        Ok(())
-    }
-
-    /// A namespace, and the service account without which no pod can be created in it.
-    pub(crate) async fn create_namespace(&self, name: &str) -> Result<()> {
-        for object in [
-            json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}),
-            json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default", "namespace": name}}),
-        ] {
-            self.create_object(&object).await?;
-        }
-        Ok(())
-    }
-
-    /// A pod created as a dry run; as it would be admitted.
-    async fn try_pod(&self, namespace: &str, pod: Vec<u8>) -> Result<String> {
-        let path = format!("/api/v1/namespaces/{namespace}/pods?dryRun=All");
-        self.create(&path, pod).await
-    }
-
-    /// Seconds of CPU time that the API server has used, as it tells itself.
-    async fn cpu(&self) -> Result<f64> {
-        let request = http::Request::get("/metrics")
-            .body(Vec::new())
-            .context("make a request")?;
-        let page = self.0.request_text(request).await.context("get /metrics")?;
-        let value = page
-            .lines()
-            .find_map(|line| line.strip_prefix("process_cpu_seconds_total "));
-        let value = value.context("the API server does not tell its CPU time")?;
-        value.parse().context("read the API server's CPU time")
-    }
+    .map(Setup::Objects);
+    Ok(vec![
+        on_shared(BASELINE, "nothing", BOTH, Setup::None),
+        on_shared(NOOP, "noop", &[Everything], webhook(Contender::Noop)),
+        on_shared(FIXED, "fixed", &[Nothing], webhook(Contender::Fixed)),
+        on_shared(OURS, "webhook", BOTH, webhook(Contender::Hardening)),
+        on_shared(CONDITIONAL, "conditional", BOTH, conditional),
+        on_shared(IN_TREE, "in-tree", BOTH, Setup::Objects(in_tree("in-tree"))),
+        on_shared(COMPILED, "compiled", BOTH, one),
+        on_shared(COMPILED_GROUP, "compiled-group", BOTH, group),
+        row(CROWD_BASELINE, Crowded, "nothing", BOTH, Setup::None),
+        row(CROWD, Crowded, "crowd", BOTH, of_crowd),
+    ])
 }
 
 // === measuring ===
@@ -305,6 +143,7 @@ impl Api {
 /// A competitor that is set up.
 struct Ready {
     competitor: Competitor,
+    api: Api,
     server: Option<Running>,
 }
 
@@ -323,18 +162,21 @@ struct Sum {
 ///
 /// Where the control plane or a server does not start, a pod is refused, or somebody does not do the job.
 pub async fn measure(rounds: usize, pods: usize) -> Result<Vec<Row>> {
-    let options = ControlPlaneOptions {
-        controller_manager: false,
-        ..ControlPlaneOptions::default()
-    };
-    let control_plane = ControlPlane::start(options).await?;
-    let api = Api(control_plane.client()?);
+    let (shared, crowded) = (start().await?, start().await?);
+    let apis = [Api(shared.client()?), Api(crowded.client()?)];
     let mut everybody = Vec::new();
-    for competitor in competitors() {
-        everybody.push(set_up(&api, competitor).await?);
+    for competitor in competitors()? {
+        let [shared, crowded] = &apis;
+        let api = match competitor.place {
+            Place::Shared => shared,
+            Place::Crowded => crowded,
+        };
+        everybody.push(set_up(api.clone(), competitor).await?);
     }
+    let [_, crowded_api] = &apis;
+    fill_with_namespaces(crowded_api).await?;
     for ready in &everybody {
-        until_at_work(&api, ready).await?;
+        until_at_work(ready).await?;
     }
     let mut rows = Vec::new();
     for written in [Written::Nothing, Written::Everything] {
@@ -350,7 +192,7 @@ pub async fn measure(rounds: usize, pods: usize) -> Result<Vec<Row>> {
             // The first round only warms up.
             for round in 0..=rounds {
                 for (ready, sum) in taking_part.iter().zip(&mut sums) {
-                    let turn = turn(&api, ready, &body, callers, pods).await?;
+                    let turn = turn(ready, &body, callers, pods).await?;
                     if round > 0 {
                         sum.add(turn);
                     }
@@ -362,11 +204,31 @@ pub async fn measure(rounds: usize, pods: usize) -> Result<Vec<Row>> {
         }
     }
     drop(everybody);
-    control_plane.stop().await?;
+    shared.stop().await?;
+    crowded.stop().await?;
     Ok(rows)
 }
 
-async fn set_up(api: &Api, competitor: Competitor) -> Result<Ready> {
+async fn start() -> Result<ControlPlane> {
+    let options = ControlPlaneOptions {
+        controller_manager: false,
+        ..ControlPlaneOptions::default()
+    };
+    Ok(ControlPlane::start(options).await?)
+}
+
+/// The namespaces of the crowd that are not there yet.
+async fn fill_with_namespaces(api: &Api) -> Result<()> {
+    let names = crowd("crowd").concat();
+    let missing = names.iter().filter(|name| *name != "crowd");
+    futures::stream::iter(missing)
+        .map(|name| api.create_namespace(name))
+        .buffer_unordered(16)
+        .try_collect()
+        .await
+}
+
+async fn set_up(api: Api, competitor: Competitor) -> Result<Ready> {
     api.create_namespace(competitor.namespace).await?;
     let server = match &competitor.setup {
         Setup::None => None,
@@ -383,11 +245,15 @@ async fn set_up(api: &Api, competitor: Competitor) -> Result<Ready> {
             None
         }
     };
-    Ok(Ready { competitor, server })
+    Ok(Ready {
+        competitor,
+        api,
+        server,
+    })
 }
 
 /// Waits until pods come out of it as they shall.
-async fn until_at_work(api: &Api, ready: &Ready) -> Result<()> {
+async fn until_at_work(ready: &Ready) -> Result<()> {
     let deadline = Instant::now() + PATIENCE;
     let fills_in = match ready.competitor.setup {
         Setup::None | Setup::Webhook(Contender::Noop, _) => false,
@@ -395,7 +261,8 @@ async fn until_at_work(api: &Api, ready: &Ready) -> Result<()> {
     };
     let body = as_posted(pod(Size::Typical, Written::Nothing)?).to_string();
     loop {
-        let answer = api
+        let answer = ready
+            .api
             .try_pod(ready.competitor.namespace, body.clone().into_bytes())
             .await;
         let problem = match answer {
@@ -434,36 +301,8 @@ fn is_filled_in(pod: &Value) -> bool {
             .all(|context| context == Some(&of_containers))
 }
 
-/// The pod as its author sends it: without what the API server adds before it asks a webhook.
-pub(crate) fn as_posted(mut pod: Value) -> Value {
-    let remove = |object: Option<&mut Value>, keys: &[&str]| {
-        if let Some(object) = object.and_then(Value::as_object_mut) {
-            keys.iter().for_each(|key| drop(object.remove(*key)));
-        }
-    };
-    remove(Some(&mut pod), &["status"]);
-    remove(
-        pod.get_mut("metadata"),
-        &["managedFields", "ownerReferences", "namespace"],
-    );
-    remove(
-        pod.get_mut("spec"),
-        &["volumes", "tolerations", "priority", "preemptionPolicy"],
-    );
-    for list in ["containers", "initContainers"] {
-        let containers = pod.pointer_mut("/spec").and_then(|spec| spec.get_mut(list));
-        for container in containers
-            .and_then(Value::as_array_mut)
-            .into_iter()
-            .flatten()
-        {
-            remove(Some(container), &["volumeMounts"]);
-        }
-    }
-    pod
-}
-
-async fn turn(api: &Api, ready: &Ready, body: &[u8], callers: usize, pods: usize) -> Result<Sum> {
+async fn turn(ready: &Ready, body: &[u8], callers: usize, pods: usize) -> Result<Sum> {
+    let api = &ready.api;
     let webhook_cpu = || {
         ready
             .server
@@ -514,84 +353,4 @@ impl Sum {
             webhook_cpu: ready.server.as_ref().map(|_| cpu_per_pod(self.webhook_cpu)),
         })
     }
-}
-
-// === the tables ===
-
-/// What the webhook is held to end to end, and how it does.
-#[must_use]
-pub fn ratios(rows: &[Row]) -> Vec<Ratio> {
-    use Limit::{AtLeast, AtMost};
-    use Written::{Everything, Nothing};
-    let find = |name: &str, written, callers| {
-        rows.iter()
-            .find(|row| (&*row.name, row.written, row.callers) == (name, written, callers))
-    };
-    let throughput = |with: &str, limit| {
-        let (ours, other) = (find(OURS, Nothing, 16)?, find(with, Nothing, 16)?);
-        Some(Ratio {
-            what: format!("16 callers: pods per second by those of {with}"),
-            ratio: ours.per_second / other.per_second,
-            limit,
-        })
-    };
-    let added = |name: &str| {
-        let (row, base) = (find(name, Everything, 1)?, find(BASELINE, Everything, 1)?);
-        Some(row.p50 - base.p50)
-    };
-    let added = || {
-        Some(Ratio {
-            what: format!("needs nothing, 1 caller: added p50 by that of {IN_TREE}"),
-            ratio: added(OURS)? / added(IN_TREE)?,
-            limit: AtMost(0.5),
-        })
-    };
-    [
-        throughput(FIXED, AtLeast(0.95)),
-        throughput(IN_TREE, AtLeast(1.1)),
-        added(),
-    ]
-    .into_iter()
-    .flatten()
-    .collect()
-}
-
-/// The figures of everybody.
-#[must_use]
-pub fn table(rows: &[Row]) -> String {
-    let mut out = String::from(
-        "\n| pod | callers | filled in by | pods per second | p50 ms | p99 ms | added p50 ms | added p99 ms \
-         | API server's CPU µs per pod | webhook's |\n|---|---:|---|---:|---:|---:|---:|---:|---:|---:|\n",
-    );
-    for row in rows {
-        let base = rows.iter().find(|base| {
-            base.name == BASELINE && (base.written, base.callers) == (row.written, row.callers)
-        });
-        let added = |of: fn(&Row) -> f64| {
-            base.map_or(String::new(), |base| {
-                format!("{:+.2}", (of(row) - of(base)) / 1000.0)
-            })
-        };
-        let pod = match row.written {
-            Written::Nothing => "typical",
-            Written::Everything => "typical, needs nothing",
-        };
-        let webhook = row
-            .webhook_cpu
-            .map_or(String::new(), |cpu| format!("{cpu:.0}"));
-        // Writing to a String cannot fail.
-        let _ = writeln!(
-            out,
-            "| {pod} | {} | {} | {:.0} | {:.2} | {:.2} | {} | {} | {:.0} | {webhook} |",
-            row.callers,
-            row.name,
-            row.per_second,
-            row.p50 / 1000.0,
-            row.p99 / 1000.0,
-            added(|row| row.p50),
-            added(|row| row.p99),
-            row.apiserver_cpu,
-        );
-    }
-    out
 }
