@@ -481,7 +481,11 @@ mod tests {
         metrics.filled(&fields);
         metrics.audited(&fields);
         metrics.withheld(&Guard::ALL);
-        metrics.certificate(1, Some(2));
+        let validity = Validity {
+            not_before: 1,
+            not_after: 2,
+        };
+        metrics.certificate(validity, Some(validity));
         let after = page(&registry);
         assert_eq!(names(&before), names(&after));
         let untouched: Vec<&str> = after
