@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use hardening_compile::{Compiled, CompiledPolicy, Options, compile};
-use hardening_engine::{FILLED, Field, Guard, KubernetesVersion, Pod, WITHHELD, plan};
+use hardening_engine::{FILLED, Field, Guard, Pod, WITHHELD, plan};
 use serde_json::{Value, json};
 
 use crate::support::api::{Api, Refusal, until};
@@ -19,7 +19,7 @@ use crate::support::lab::{Lab, policies_of, policy_set};
 use crate::support::property::{Outcome, Property, broken};
 use crate::support::tally::{Seen, all_fields};
 use crate::support::tell::tell;
-use crate::support::version::{acts_as, not_run};
+use crate::support::version::{BINDINGS, POLICIES, can_compile};
 
 /// So that 3,000 of them are admitted without us.
 const CASES: usize = 3500;
@@ -353,22 +353,6 @@ fn without_record(pod: &mut Value) {
         annotations.retain(|key, _| ![FILLED, WITHHELD].contains(&key.as_str()));
     }
 }
-
-/// Whether the API server is new enough.
-async fn can_compile(api: &Api) -> bool {
-    let server = acts_as(api).await;
-    let can = server >= KubernetesVersion::v1(36);
-    if !can {
-        not_run(
-            server,
-            "there are no MutatingAdmissionPolicies of version v1 yet",
-        );
-    }
-    can
-}
-
-const POLICIES: &str = "/apis/admissionregistration.k8s.io/v1/mutatingadmissionpolicies";
-const BINDINGS: &str = "/apis/admissionregistration.k8s.io/v1/mutatingadmissionpolicybindings";
 
 /// A lab whose policies are in force compiled as well.
 struct CompiledLab {

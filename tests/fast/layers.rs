@@ -16,8 +16,8 @@ const LAYERS: &[&[&str]] = &[
         "policy-report",
     ],
     &["hardening-engine", "hardening-psp", "test-control-plane"],
+    &["hardening-compile"],
     &[
-        "hardening-compile",
         "hardening-index",
         "hardening-manifests",
         "hardening-status",

@@ -33,7 +33,7 @@ pub mod condition {
     pub const COMPILED: &str = "Compiled";
 }
 
-/// The reasons of the conditions `Accepted` and `Overlapping`.
+/// The reasons of the conditions.
 pub mod reason {
     /// `Accepted` is True: it is in use.
     pub const VALID: &str = "Valid";
@@ -45,4 +45,14 @@ pub mod reason {
     pub const NO_DIFFERENCE: &str = "NoDifference";
     /// `Overlapping` is Unknown: what the policy gives is not known while it is not accepted.
     pub const NOT_ACCEPTED: &str = "NotAccepted";
+    /// `Compiled` is True: the API server has it.
+    pub const APPLIED: &str = "Applied";
+    /// `Compiled` is False: a policy in mode Audit fills in nothing.
+    pub const AUDIT: &str = "Audit";
+    /// `Compiled` is False: the policy is for namespaces only whose pods are never touched.
+    pub const EXCLUDED: &str = "Excluded";
+    /// `Compiled` is False: it would be more than the API server takes; the message says where.
+    pub const TOO_LARGE: &str = "TooLarge";
+    /// `Compiled` is False, or Unknown where nothing could be looked at: the API server's answer is in the message.
+    pub const NOT_APPLIED: &str = "NotApplied";
 }

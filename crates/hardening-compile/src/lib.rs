@@ -11,10 +11,13 @@ mod object;
 use std::collections::{BTreeMap, BTreeSet};
 
 use hardening_engine::cel::{Mutation, Note, Scope, mutation};
-use hardening_engine::{Policy, PolicyKey, PolicySet};
+use hardening_engine::{KubernetesVersion, Policy, PolicyKey, PolicySet};
 use serde_json::Value;
 
 pub use self::object::{FailurePolicy, LABEL, LABEL_VALUE, SOURCES, VERSION};
+
+/// The first version of Kubernetes whose API server knows such objects.
+pub const LOWEST_VERSION: KubernetesVersion = KubernetesVersion::v1(36);
 
 /// The namespace whose pods are never touched, as the webhook is not asked about them.
 pub const ALWAYS_EXCLUDED: &str = "kube-system";

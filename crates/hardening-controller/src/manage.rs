@@ -50,9 +50,7 @@ pub(crate) async fn manage(args: ManageArgs) -> anyhow::Result<()> {
             follow(state, kept),
         );
     }
-    // Nobody says more of policies yet.
-    let (_additions, additional) = hardening_status::additional_conditions();
-    let lead = Lead::new(lead, client, own_namespace, additional, &mut registry);
+    let lead = Lead::new(lead, client, own_namespace, &mut registry);
     tasks.spawn("leader election", lead.run(shutdown.clone()));
 
     let admin = Admin::new(readiness, Arc::new(registry));

@@ -20,4 +20,5 @@ pub use index::PolicyIndex;
 pub use metrics::Metrics;
 pub use object::{Key, Object, Watched};
 pub use stream::events;
+pub use version::server_version;
 pub use watch::{PolicyWatch, Status, client, watch};

@@ -13,6 +13,7 @@ use hardening_engine::KubernetesVersion;
 use k8s_openapi::apimachinery::pkg::version::Info;
 use kube::Client;
 use tokio::time::{Instant, sleep};
+use tracing::debug;
 
 use crate::stream::backoff;
 
@@ -55,6 +56,20 @@ pub(crate) fn versions(client: Client) -> BoxStream<'static, Result<ServerVersio
         Some((answer, (client, told, pause, pauses)))
     })
     .boxed()
+}
+
+/// The version that the API server which answers acts as, asked until one does; `None`: it does not tell.
+pub async fn server_version(client: &Client) -> Option<KubernetesVersion> {
+    let mut versions = versions(client.clone());
+    loop {
+        match versions.next().await {
+            Some(Ok(ServerVersion::Known(version))) => return Some(version),
+            Some(Ok(ServerVersion::Untold)) | None => return None,
+            Some(Err(error)) => {
+                debug!(%error, "the API server cannot be asked for its version yet");
+            }
+        }
+    }
 }
 
 /// The version that an API server acts as: one can be told to act as an older one than it is.

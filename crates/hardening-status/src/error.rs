@@ -3,23 +3,26 @@
 use std::error::Error;
 
 /// The error and its causes, each said once: kube's errors repeat their cause in their own text. Of what the
-/// API server answered, its own words.
+/// API server answered, its own words, and nothing after them.
 pub(crate) fn chain(error: &(dyn Error + 'static)) -> String {
-    let mut text = own_text(error);
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let more = own_text(error);
-        if !text.contains(&more) {
-            text = format!("{text}: {more}");
+    let mut text = String::new();
+    let mut next = Some(error);
+    while let Some(error) = next {
+        let own = match error.downcast_ref::<kube::Error>() {
+            Some(kube::Error::Api(status)) if !status.message.is_empty() => {
+                next = None;
+                status.message.clone()
+            }
+            _ => {
+                next = error.source();
+                error.to_string()
+            }
+        };
+        if text.is_empty() {
+            text = own;
+        } else if !text.contains(&own) {
+            text = format!("{text}: {own}");
         }
-        cause = error.source();
     }
     text
-}
-
-fn own_text(error: &(dyn Error + 'static)) -> String {
-    match error.downcast_ref::<kube::Error>() {
-        Some(kube::Error::Api(status)) if !status.message.is_empty() => status.message.clone(),
-        _ => error.to_string(),
-    }
 }

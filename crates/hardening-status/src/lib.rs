@@ -5,9 +5,11 @@
 //! takes part in:
 //!
 //! - [`PolicyStatuses`] writes what is said of each policy into its status;
+//! - [`CompiledPolicies`] keeps what they compile to applied;
 //! - [`MissedPods`] looks for pods that lack what today's policies would fill in.
 
 pub mod certificates;
+mod compiled;
 mod condition;
 mod error;
 mod lease;
@@ -16,6 +18,7 @@ mod missed;
 mod policies;
 mod state;
 
+pub use compiled::CompiledPolicies;
 pub use condition::{Judgement, Truth};
 pub use lease::{Election, ElectionError};
 pub use metrics::Metrics;

@@ -15,6 +15,8 @@ pub struct Metrics {
     leading: Gauge,
     writes: Family<[(&'static str, &'static str); 1], Counter>,
     pending: Gauge,
+    compiled: Gauge,
+    passes: Family<[(&'static str, &'static str); 1], Counter>,
     missed: Family<[(&'static str, String); 2], Gauge>,
     scanned: Gauge,
     unreadable: Gauge,
@@ -44,6 +46,7 @@ impl Metrics {
         for outcome in OUTCOMES {
             metrics.writes.get_or_create_owned(&label(outcome));
             metrics.scans.get_or_create_owned(&label(outcome));
+            metrics.passes.get_or_create_owned(&label(outcome));
         }
         metrics.none_missed();
         registry.register(
@@ -60,6 +63,16 @@ impl Metrics {
             "status_pending",
             "Policies whose status is still to be looked at",
             metrics.pending.clone(),
+        );
+        registry.register(
+            "compiled_policies",
+            "MutatingAdmissionPolicies that the policies compile to",
+            metrics.compiled.clone(),
+        );
+        registry.register(
+            "compiled_passes",
+            "Passes in which the cluster was made to have what the policies compile to",
+            metrics.passes.clone(),
         );
         registry.register(
             "missed_pods",
@@ -102,6 +115,7 @@ impl Metrics {
             // What another process finds from now on is its to tell.
             self.none_missed();
             self.pending.set(0);
+            self.compiled.set(0);
         }
     }
 
@@ -111,6 +125,12 @@ impl Metrics {
 
     pub(crate) fn pending(&self, count: usize) {
         self.pending.set(number(count));
+    }
+
+    /// The policies compile to so many objects, and they are all in the cluster or not.
+    pub(crate) fn compiled(&self, objects: usize, outcome: Outcome) {
+        self.compiled.set(number(objects));
+        self.passes.get_or_create_owned(&label(outcome)).inc();
     }
 
     /// No pod lacks anything: only the namespace that stands for all others has its series then.

@@ -63,16 +63,16 @@ pub struct PolicyStatuses {
 
 /// What other tasks say of policies, as [`PolicyStatuses`] sees it. Clones see the same.
 #[derive(Clone, Debug)]
-pub struct AdditionalConditions(watch::Receiver<Arc<Additional>>);
+pub struct AdditionalConditions(watch::Receiver<Option<Arc<Additional>>>);
 
 /// Says something of policies, which [`PolicyStatuses`] writes beside what it says itself.
 #[derive(Clone, Debug)]
-pub struct Additions(watch::Sender<Arc<Additional>>);
+pub struct Additions(watch::Sender<Option<Arc<Additional>>>);
 
-/// Where other tasks say something of policies, and where that is seen.
+/// Where other tasks say something of policies, and where that is seen. No status is written before they have.
 #[must_use]
 pub fn additional_conditions() -> (Additions, AdditionalConditions) {
-    let (sender, receiver) = watch::channel(Arc::default());
+    let (sender, receiver) = watch::channel(None);
     (Additions(sender), AdditionalConditions(receiver))
 }
 
@@ -89,8 +89,8 @@ enum Happened {
 impl Additions {
     /// Says this, in place of all that was said before. A policy that is not among it has no such condition.
     pub fn set(&self, judgements: impl IntoIterator<Item = (PolicyKey, crate::Judgement)>) {
-        self.0
-            .send_replace(Arc::new(judgements.into_iter().collect()));
+        let said = judgements.into_iter().collect();
+        self.0.send_replace(Some(Arc::new(said)));
     }
 }
 
@@ -114,7 +114,7 @@ impl PolicyStatuses {
         let mut happening = happenings(sources);
         let mut writes = FuturesUnordered::new();
         let mut state = State::default();
-        state.additional(Arc::clone(&additional.borrow_and_update()));
+        take_in(&mut additional, &mut state);
         let mut not_before = Instant::now();
         let mut told = String::new();
         loop {
@@ -133,7 +133,7 @@ impl PolicyStatuses {
                     }
                 }
                 Ok(()) = additional.changed() => {
-                    state.additional(Arc::clone(&additional.borrow_and_update()));
+                    take_in(&mut additional, &mut state);
                 }
                 Some((key, written)) = writes.next(), if !writes.is_empty() => {
                     let outcome = self.outcome(&key, written);
@@ -216,6 +216,13 @@ impl PolicyStatuses {
             Some(namespace) => Api::namespaced_with(self.client.clone(), namespace, &resource),
             None => Api::all_with(self.client.clone(), &resource),
         }
+    }
+}
+
+/// Takes in what others say, once they have said something.
+fn take_in(additional: &mut watch::Receiver<Option<Arc<Additional>>>, state: &mut State) {
+    if let Some(said) = &*additional.borrow_and_update() {
+        state.additional(Arc::clone(said));
     }
 }
 

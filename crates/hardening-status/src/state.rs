@@ -27,7 +27,8 @@ pub(crate) type Additional = HashMap<PolicyKey, Judgement>;
 pub(crate) struct State {
     entries: HashMap<PolicyKey, Entry>,
     overlaps: Overlaps,
-    additional: Arc<Additional>,
+    /// What others say; `None`: they have not said it yet.
+    additional: Option<Arc<Additional>>,
     /// Whose status is to be looked at.
     marked: BTreeSet<PolicyKey>,
     /// Whose status is being written: they are not written again before that is over.
@@ -133,16 +134,20 @@ impl State {
 
     /// Takes in what others say of policies.
     pub(crate) fn additional(&mut self, additional: Arc<Additional>) {
-        let before = std::mem::replace(&mut self.additional, additional);
-        let keys = before.keys().chain(self.additional.keys());
-        let changed = keys.filter(|key| before.get(*key) != self.additional.get(*key));
-        let changed: Vec<PolicyKey> = changed.cloned().collect();
-        self.marked.extend(changed);
+        let was_synced = self.is_synced();
+        let before = self.additional.take().unwrap_or_default();
+        let keys = before.keys().chain(additional.keys());
+        let changed = keys.filter(|key| before.get(*key) != additional.get(*key));
+        self.marked.extend(changed.cloned());
+        self.additional = Some(additional);
+        self.synced(was_synced);
     }
 
-    /// Whether all is known that decides what is said of a policy. Before, nothing is written.
+    /// Whether all is known that decides what is said of a policy. Before, nothing is written: a condition that others
+    /// have not spoken of yet would be taken away, and come back.
     pub(crate) fn is_synced(&self) -> bool {
-        self.policies.iter().all(|list| list.complete) && self.namespaces.complete
+        let are_listed = self.policies.iter().all(|list| list.complete) && self.namespaces.complete;
+        are_listed && self.additional.is_some()
     }
 
     /// How many policies are still to be looked at.
@@ -207,7 +212,8 @@ impl State {
             accepted(entry.invalid.as_ref(), entry.generation),
             overlapping(policy.map(|policy| &**policy), &others, entry.generation),
         ];
-        judgements.extend(self.additional.get(key).cloned());
+        let additional = self.additional.as_ref();
+        judgements.extend(additional.and_then(|said| said.get(key)).cloned());
         let status = changed(&entry.seen, &judgements, entry.generation, now)?;
         Some(Write {
             key: key.clone(),

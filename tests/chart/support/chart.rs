@@ -20,7 +20,7 @@ pub(crate) const WEBHOOK: &str = "pod-hardening";
 pub(crate) const MANAGER: &str = "pod-hardening-manager";
 
 /// What is held to a real API server: a name, and values as `--set` takes them.
-pub(crate) const RENDERINGS: [(&str, &[&str]); 7] = [
+pub(crate) const RENDERINGS: [(&str, &[&str]); 8] = [
     ("default", &[]),
     ("cert-manager", &["tls.mode=certManager"]),
     (
@@ -40,9 +40,11 @@ pub(crate) const RENDERINGS: [(&str, &[&str]); 7] = [
             "metrics.dashboard=true",
         ],
     ),
+    ("compiled", &["compile.enabled=true"]),
     (
         "all on",
         &[
+            "compile.enabled=true",
             "tls.mode=certManager",
             "tls.certManager.issuerRef.kind=ClusterIssuer",
             "tls.certManager.issuerRef.name=company",

@@ -1,5 +1,7 @@
-//! `hardening-controller manage` beside a real API server: policies' status, who leads, and missed pods.
+//! `hardening-controller manage` beside a real API server: policies' status, what they compile to, who leads, and
+//! missed pods.
 
+mod compiled;
 mod leader;
 mod missed;
 mod status;

@@ -13,6 +13,23 @@ pub(crate) async fn acts_as(api: &Api) -> KubernetesVersion {
     format!("1.{}", minor.unwrap()).parse().unwrap()
 }
 
+/// Whether the API server knows what policies compile to.
+pub(crate) async fn can_compile(api: &Api) -> bool {
+    let server = acts_as(api).await;
+    let can = server >= hardening_compile::LOWEST_VERSION;
+    if !can {
+        let what = "there are no MutatingAdmissionPolicies of version v1 yet";
+        not_run(server, what);
+    }
+    can
+}
+
+/// Where the objects are that policies compile to.
+pub(crate) const POLICIES: &str = "/apis/admissionregistration.k8s.io/v1/mutatingadmissionpolicies";
+/// Where their bindings are.
+pub(crate) const BINDINGS: &str =
+    "/apis/admissionregistration.k8s.io/v1/mutatingadmissionpolicybindings";
+
 pub(crate) fn is_newest(version: KubernetesVersion) -> bool {
     version.to_string() == NEWEST_KUBERNETES
 }

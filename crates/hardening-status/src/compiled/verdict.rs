@@ -1,0 +1,69 @@
+//! What is said of each policy. Pure: what was compiled and applied in, conditions out.
+
+use std::collections::HashMap;
+
+use hardening_api::policy::Mode;
+use hardening_api::status::{condition, reason};
+use hardening_compile::Compiled;
+use hardening_engine::{PolicyKey, PolicySet};
+
+use super::objects::{ListError, Outcome};
+use crate::{Judgement, Truth};
+
+/// The condition `Compiled` of each policy of the set. Its words do not tell how many objects there are: each namespace
+/// that comes may change that.
+pub(super) fn verdicts(
+    set: &PolicySet,
+    compiled: &Compiled,
+    outcome: &Result<Outcome, ListError>,
+) -> Vec<(PolicyKey, Judgement)> {
+    let failed = |name: &str| outcome.as_ref().ok()?.failed.get(name);
+    // By policy: why one of the objects that it is in is not as it is to be, if so.
+    let mut compiled_in: HashMap<&PolicyKey, Option<&String>> = HashMap::new();
+    for object in &compiled.objects {
+        for key in &object.sources {
+            let why = compiled_in.entry(key).or_default();
+            *why = why.or_else(|| failed(&object.name));
+        }
+    }
+    let verdict = |key: &PolicyKey, mode| {
+        if mode == Mode::Audit {
+            let message = "the policy is in mode Audit: it fills in nothing";
+            return (Truth::False, reason::AUDIT, message.to_owned());
+        }
+        if let Some(refusal) = compiled.refused.get(key) {
+            return (Truth::False, reason::TOO_LARGE, refusal.to_string());
+        }
+        if let Err(error) = outcome {
+            return (
+                Truth::Unknown,
+                reason::NOT_APPLIED,
+                crate::error::chain(error),
+            );
+        }
+        match compiled_in.get(key) {
+            None => {
+                let message = "the policy is for namespaces only that are excluded";
+                (Truth::False, reason::EXCLUDED, message.to_owned())
+            }
+            Some(Some(why)) => (Truth::False, reason::NOT_APPLIED, (*why).clone()),
+            Some(None) => {
+                let message = "the API server gives pods the policy's defaults by itself, too";
+                (Truth::True, reason::APPLIED, message.to_owned())
+            }
+        }
+    };
+    set.policies()
+        .map(|policy| {
+            let (truth, reason, message) = verdict(policy.key(), policy.mode());
+            let judgement = Judgement {
+                type_: condition::COMPILED,
+                truth,
+                reason: reason.to_owned(),
+                message,
+                generation: Some(policy.reference().generation),
+            };
+            (policy.key().clone(), judgement)
+        })
+        .collect()
+}
