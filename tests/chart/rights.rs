@@ -12,7 +12,7 @@ use tokio::net::TcpStream;
 
 use crate::support::api::until;
 use crate::support::chart::{
-    CHART, MANAGER, NAMESPACE, RELEASE, WEBHOOK, objects_of, of_kind, printed, render,
+    CHART, MANAGER, NAMESPACE, RELEASE, WEBHOOK, objects_of, of_kind, printed, render, with_values,
 };
 use crate::support::cluster::{Cluster, SHOP};
 use crate::support::files::expect_file;
@@ -78,12 +78,16 @@ fn may(cluster: &Cluster, account: &str, namespace: &str) -> BTreeSet<String> {
     listed.lines().map(words).collect()
 }
 
+/// What makes the programs do all that they can.
+const ALL: &[&str] = &["compile.enabled=true"];
+
 /// The programs as the chart starts them, each as its ServiceAccount: the manager makes a certificate and writes its
-/// CA into the registration that Helm has made, and the webhook takes the certificate into use.
+/// CA into the registration that Helm has made, and the webhook takes the certificate into use. And a policy is
+/// compiled, until it is gone.
 #[tokio::test]
 async fn each_program_works_with_just_that() {
     let cluster = &Cluster::start().await;
-    printed(cluster.helm(&["install", RELEASE, CHART]));
+    printed(cluster.helm(&with_values(&["install", RELEASE, CHART], ALL)));
     let (webhook, webhook_probes) = start(cluster, WEBHOOK);
     // Alive from the start, so that no kubelet ends it, and not ready while there is no certificate.
     until("the webhook is alive", async || {
@@ -103,6 +107,28 @@ async fn each_program_works_with_just_that() {
         ca_bundles.iter().all(Value::is_string).then_some(())
     })
     .await;
+    let api = cluster.api();
+    let policies = "/apis/podhardening.dev/v1alpha1/clusterpodhardeningpolicies";
+    let policy = json!({
+        "apiVersion": "podhardening.dev/v1alpha1", "kind": "ClusterPodHardeningPolicy",
+        "metadata": {"name": "restricted"}, "spec": {"profile": "Restricted"},
+    });
+    api.post(policies, &policy).await.unwrap();
+    let compiled = "/apis/admissionregistration.k8s.io/v1/mutatingadmissionpolicies";
+    let compiled = async || {
+        let list = api.get(compiled).await.unwrap();
+        list["items"].as_array().unwrap().len()
+    };
+    until("the policy is compiled, and says so", async || {
+        let stored = api.get(&format!("{policies}/restricted")).await.unwrap();
+        let mut conditions = stored["status"]["conditions"].as_array()?.iter();
+        let is_applied = conditions.any(|one| one["type"] == "Compiled" && one["status"] == "True");
+        (is_applied && compiled().await > 0).then_some(())
+    })
+    .await;
+    api.delete(&format!("{policies}/restricted")).await;
+    let gone = async || (compiled().await == 0).then_some(());
+    until("nothing is compiled any more", gone).await;
     for program in [webhook, manager] {
         let log = std::fs::read_to_string(program.log_path()).unwrap();
         assert!(!log.contains("forbidden"), "{log}");
@@ -113,7 +139,7 @@ async fn each_program_works_with_just_that() {
 /// Starts the program of a Deployment with the arguments and the ServiceAccount that it has, but on this machine, and
 /// tells where its probes are answered.
 fn start(cluster: &Cluster, name: &str) -> (Program, SocketAddr) {
-    let objects = objects_of(&render(&[]));
+    let objects = objects_of(&render(ALL));
     let deployments = of_kind(&objects, "Deployment");
     let deployment = deployments
         .iter()
