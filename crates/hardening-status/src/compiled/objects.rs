@@ -46,7 +46,7 @@ pub(super) struct Outcome {
 /// Why nothing could be done.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot list {0}")]
-pub(super) struct ListError(&'static str, #[source] kube::Error);
+pub(super) struct ListError(pub(super) &'static str, #[source] pub(super) kube::Error);
 
 /// The objects of a kind, by name.
 struct Kind<'a, 'w> {
