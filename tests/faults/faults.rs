@@ -211,9 +211,9 @@ pub(crate) const FAULTS: &[Fault] = &[
         },
     },
     Fault {
-        name: "leaf lives 1 min, CA 3 min: 15 leaves, 5 CAs",
+        name: "leaf lives 1 min, CA 3 min, for 10 min",
         is_short: false,
-        inject: |cluster| Box::pin(cluster.rotate(15, 5)),
+        inject: |cluster| Box::pin(cluster.rotate(Duration::from_mins(10))),
         heal: |cluster| Box::pin(cluster.rotate_no_more()),
         holds: NOTHING_SEEN,
     },

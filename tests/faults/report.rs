@@ -53,6 +53,8 @@ pub(crate) struct SeenInside {
     pub(crate) out_of_rotation_in: Duration,
     /// How much memory replicas had in a soak.
     pub(crate) soak: Option<Soak>,
+    /// How often the serving certificate, and its CA, were renewed.
+    pub(crate) renewed: Option<[usize; 2]>,
 }
 
 /// The most memory that a replica had, in bytes, in the first fifth of a soak and in the last.
@@ -164,6 +166,9 @@ impl fmt::Display for Row {
         }
         if let Some(Soak { first, last }) = inside.soak {
             also += &format!("; {} MiB at first, {} at last", first >> 20, last >> 20);
+        }
+        if let Some([leaves, authorities]) = inside.renewed {
+            also += &format!("; {leaves} leaves, {authorities} CAs");
         }
         write!(
             f,

@@ -111,6 +111,11 @@ fn rule(
     }
 }
 
+/// The value at a place below another.
+fn at<'a>(value: &'a Value, steps: &[String]) -> Option<&'a Value> {
+    steps.iter().try_fold(value, |value, step| value.get(step))
+}
+
 fn text(value: &Value, holds: impl Fn(&str) -> bool) -> bool {
     value.as_str().is_none_or(holds)
 }
@@ -238,7 +243,6 @@ fn weakening() -> Vec<Weakening> {
 impl Weakening {
     fn into_rule(self, kind: PolicyKind) -> Rule {
         let steps: Vec<String> = self.path.split('.').map(str::to_owned).collect();
-        let pointer = format!("/{}", steps.join("/"));
         let (test, what) = match &self.is {
             Weak::Value(Value::String(text)) => {
                 (format!("self.{} == '{text}'", self.path), text.clone())
@@ -250,7 +254,7 @@ impl Weakening {
             ),
         };
         let strong = format!("!({} && {test})", presence(&steps));
-        let is_weak = move |spec: &Value| match (&self.is, spec.pointer(&pointer)) {
+        let is_weak = move |spec: &Value| match (&self.is, at(spec, &steps)) {
             (Weak::Value(weak), Some(value)) => weak == value,
             (Weak::NonEmpty, Some(value)) => {
                 value.as_array().is_some_and(|items| !items.is_empty())

@@ -52,8 +52,7 @@ pub fn violations(kind: PolicyKind, object: &Value) -> Vec<Violation> {
     }
     if found.is_empty() {
         for rule in &schema.rules {
-            let steps: Vec<&str> = rule.at.split('.').collect();
-            visit(object, &steps, &mut String::new(), &mut |value, path| {
+            visit(object, &rule.at, &mut String::new(), &mut |value, path| {
                 if !(rule.holds)(value) {
                     found.push(violation(
                         &format!("{path}{}", rule.field_path),
@@ -73,13 +72,14 @@ fn violation(path: &str, message: &str) -> Violation {
     }
 }
 
-/// Runs `f` on each value at the place that `steps` names.
-fn visit(value: &Value, steps: &[&str], path: &mut String, f: &mut impl FnMut(&Value, &str)) {
-    let Some((step, rest)) = steps.split_first() else {
+/// Runs `f` on each value at the place that `at` names, as rules do.
+fn visit(value: &Value, at: &str, path: &mut String, f: &mut impl FnMut(&Value, &str)) {
+    if at.is_empty() {
         return f(value, path);
-    };
+    }
+    let (step, rest) = at.split_once('.').unwrap_or((at, ""));
     let length = path.len();
-    if *step == "[]" {
+    if step == "[]" {
         for (i, item) in value.as_array().into_iter().flatten().enumerate() {
             path.push_str(&format!("[{i}]"));
             visit(item, rest, path, f);

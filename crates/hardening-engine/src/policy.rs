@@ -103,11 +103,18 @@ impl Policy {
     ///
     /// Where the API server's schema and rules would refuse it, or it is not what the kind's type can hold.
     pub fn from_object(kind: PolicyKind, object: &Value) -> Result<Self, InvalidPolicy> {
+        // What the schema takes as it is need not be looked at again as its type: that would take longer than all else,
+        // for each of ten thousand policies at a start. What it does not take may have members of a newer schema.
+        let is_good = violations(kind, object).is_empty();
         match kind {
-            PolicyKind::Namespaced => {
-                typed(kind, object).and_then(|typed| Self::namespaced(&typed))
-            }
-            PolicyKind::Cluster => typed(kind, object).and_then(|typed| Self::cluster(&typed)),
+            PolicyKind::Namespaced => typed(kind, object).and_then(|typed| match is_good {
+                true => Ok(Self::of_namespace(&typed)),
+                false => Self::namespaced(&typed),
+            }),
+            PolicyKind::Cluster => typed(kind, object).and_then(|typed| match is_good {
+                true => Ok(Self::of_cluster(&typed)),
+                false => Self::cluster(&typed),
+            }),
         }
     }
 
@@ -118,6 +125,11 @@ impl Policy {
     /// Where the API server's schema and rules would refuse it.
     pub fn namespaced(object: &PodHardeningPolicy) -> Result<Self, InvalidPolicy> {
         validate(PolicyKind::Namespaced, object)?;
+        Ok(Self::of_namespace(object))
+    }
+
+    /// Compiles a namespace's policy that nothing is wrong with.
+    fn of_namespace(object: &PodHardeningPolicy) -> Self {
         let PodHardeningPolicy {
             metadata,
             spec,
@@ -131,13 +143,13 @@ impl Policy {
         );
         let name = metadata.name.clone().unwrap_or_default();
         let key = PolicyKey { namespace, name };
-        Ok(Self::compile(
+        Self::compile(
             key,
             metadata.generation,
             spec,
             Order::Namespace,
             Selector::default(),
-        ))
+        )
     }
 
     /// Compiles a cluster policy.
@@ -147,6 +159,11 @@ impl Policy {
     /// Where the API server's schema and rules would refuse it.
     pub fn cluster(object: &ClusterPodHardeningPolicy) -> Result<Self, InvalidPolicy> {
         validate(PolicyKind::Cluster, object)?;
+        Ok(Self::of_cluster(object))
+    }
+
+    /// Compiles a cluster policy that nothing is wrong with.
+    fn of_cluster(object: &ClusterPodHardeningPolicy) -> Self {
         let ClusterPodHardeningPolicy {
             metadata,
             spec,
@@ -167,13 +184,7 @@ impl Policy {
             name: metadata.name.clone().unwrap_or_default(),
         };
         let namespaces = Selector::compile(namespace_selector.as_ref());
-        Ok(Self::compile(
-            key,
-            metadata.generation,
-            policy,
-            order,
-            namespaces,
-        ))
+        Self::compile(key, metadata.generation, policy, order, namespaces)
     }
 
     fn compile(

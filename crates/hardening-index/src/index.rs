@@ -246,10 +246,10 @@ impl PolicyIndex {
 #[cfg(test)]
 mod tests {
     use hardening_engine::{Pod, plan};
-    use kube::core::DynamicObject;
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::object::RawPolicy;
 
     enum Step {
         Apply(Object),
@@ -275,7 +275,7 @@ mod tests {
             Some(_) => "PodHardeningPolicy",
             None => "ClusterPodHardeningPolicy",
         };
-        let object: DynamicObject = serde_json::from_value(json!({
+        let object: RawPolicy<()> = serde_json::from_value(json!({
             "apiVersion": hardening_api::API_VERSION,
             "kind": kind,
             "metadata": {

@@ -1,7 +1,9 @@
 //! What is watched, and what of each object is kept.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
+use std::marker::PhantomData;
 
 use hardening_api::PolicyKind;
 use hardening_engine::{InvalidPolicy, Policy, PolicyKey};
@@ -9,8 +11,9 @@ use k8s_openapi::api::core::v1::{Namespace, ServiceAccount as CoreServiceAccount
 use k8s_openapi::api::node::v1::RuntimeClass as NodeRuntimeClass;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Resource;
-use kube::core::{DynamicObject, PartialObjectMeta};
+use kube::core::PartialObjectMeta;
 use serde::Deserialize;
+use serde_json::{Value, json};
 
 /// The resources that are watched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -51,6 +54,19 @@ pub enum Object {
     ServiceAccount(String, String, Option<bool>),
     /// A RuntimeClass and its `scheduling.nodeSelector`.
     RuntimeClass(String, BTreeMap<String, String>),
+}
+
+/// A policy of the kind `K` as it is, and not as its type: one that an older schema let in, or that somebody
+/// put past the schema, is still an object with a name. It can be reported, replaced and deleted, and its
+/// neighbours in a list are not lost with it.
+#[derive(Deserialize, Clone, Debug)]
+#[serde(bound = "")]
+pub(crate) struct RawPolicy<K> {
+    metadata: ObjectMeta,
+    #[serde(default)]
+    spec: Value,
+    #[serde(skip)]
+    kind: PhantomData<fn() -> K>,
 }
 
 /// A ServiceAccount without its secrets' names.
@@ -137,8 +153,8 @@ impl Key {
         }
     }
 
-    pub(crate) fn of_policy(object: &DynamicObject) -> Self {
-        Self::Policy(policy_key(object))
+    pub(crate) fn of_policy<K>(object: &RawPolicy<K>) -> Self {
+        Self::Policy(policy_key(&object.metadata))
     }
 
     pub(crate) fn of_namespace(object: &PartialObjectMeta<Namespace>) -> Self {
@@ -193,13 +209,18 @@ impl Object {
     }
 
     /// Compiles a policy.
-    ///
-    /// It comes as it is and not as its type, so that one that an older schema let in, or that somebody
-    /// put past the schema, is still an object with a name: it can be reported, replaced and deleted, and
-    /// its neighbours in a list are not lost with it.
-    pub(crate) fn policy(object: DynamicObject) -> Self {
-        let key = policy_key(&object);
-        let value = serde_json::to_value(object).unwrap_or_default();
+    pub(crate) fn policy<K>(object: RawPolicy<K>) -> Self {
+        let RawPolicy {
+            metadata,
+            spec,
+            kind: _,
+        } = object;
+        let key = policy_key(&metadata);
+        // Nothing else of its metadata says anything.
+        let metadata = json!({"name": key.name, "namespace": key.namespace, "generation": metadata.generation});
+        let members = [("metadata", metadata), ("spec", spec)];
+        let value = members.map(|(name, value)| (name.to_owned(), value));
+        let value = Value::Object(value.into_iter().collect());
         let kind = match key.namespace {
             Some(_) => PolicyKind::Namespaced,
             None => PolicyKind::Cluster,
@@ -237,10 +258,41 @@ impl Object {
     }
 }
 
-fn policy_key(object: &DynamicObject) -> PolicyKey {
+// === impl RawPolicy ===
+
+impl<K: Resource<DynamicType = ()>> Resource for RawPolicy<K> {
+    type DynamicType = ();
+    type Scope = K::Scope;
+
+    fn kind((): &()) -> Cow<'_, str> {
+        K::kind(&())
+    }
+
+    fn group((): &()) -> Cow<'_, str> {
+        K::group(&())
+    }
+
+    fn version((): &()) -> Cow<'_, str> {
+        K::version(&())
+    }
+
+    fn plural((): &()) -> Cow<'_, str> {
+        K::plural(&())
+    }
+
+    fn meta(&self) -> &ObjectMeta {
+        &self.metadata
+    }
+
+    fn meta_mut(&mut self) -> &mut ObjectMeta {
+        &mut self.metadata
+    }
+}
+
+fn policy_key(metadata: &ObjectMeta) -> PolicyKey {
     PolicyKey {
-        namespace: object.metadata.namespace.clone(),
-        name: name(&object.metadata),
+        namespace: metadata.namespace.clone(),
+        name: name(metadata),
     }
 }
 

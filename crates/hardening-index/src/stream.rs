@@ -8,13 +8,13 @@ use futures::stream::{self, BoxStream};
 use futures::{Stream, StreamExt as _, TryStreamExt as _};
 use hardening_api::{ClusterPodHardeningPolicy, PodHardeningPolicy};
 use k8s_openapi::api::core::v1::Namespace;
-use kube::core::{ApiResource, DynamicObject, PartialObjectMeta};
+use kube::core::PartialObjectMeta;
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Client, Resource};
 use serde::de::DeserializeOwned;
 
 use crate::freshness::WATCH_TIMEOUT;
-use crate::object::{Key, Object, RuntimeClass, ServiceAccount, Watched};
+use crate::object::{Key, Object, RawPolicy, RuntimeClass, ServiceAccount, Watched};
 
 /// What happened to a resource's objects.
 pub(crate) enum Change {
@@ -33,13 +33,11 @@ pub(crate) fn changes(
 ) -> BoxStream<'static, Result<Change, watcher::Error>> {
     match watched {
         Watched::PodHardeningPolicies => {
-            let resource = ApiResource::erase::<PodHardeningPolicy>(&());
-            let api = Api::all_with(client, &resource);
+            let api = Api::<RawPolicy<PodHardeningPolicy>>::all(client);
             objects(api, Object::policy, Key::of_policy)
         }
         Watched::ClusterPodHardeningPolicies => {
-            let resource = ApiResource::erase::<ClusterPodHardeningPolicy>(&());
-            let api = Api::<DynamicObject>::all_with(client, &resource);
+            let api = Api::<RawPolicy<ClusterPodHardeningPolicy>>::all(client);
             objects(api, Object::policy, Key::of_policy)
         }
         Watched::Namespaces => {

@@ -1,15 +1,17 @@
 //! Drives the index with the API server's watches.
 
 use std::fmt;
+use std::mem;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt as _;
-use futures::stream::{BoxStream, SelectAll, select_all};
+use futures::stream::BoxStream;
 use hardening_engine::PolicySet;
 use kube::runtime::watcher;
 use kube::{Client, Config};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tracing::{debug, info, warn};
 
@@ -36,13 +38,19 @@ pub enum Status {
 /// The watches of all resources, as something to run.
 pub struct PolicyWatch {
     index: PolicyIndex,
-    changes: SelectAll<BoxStream<'static, (Watched, Result<Change, watcher::Error>)>>,
+    changes: Vec<BoxStream<'static, Seen>>,
     versions: BoxStream<'static, Result<ServerVersion, kube::Error>>,
     resources: [WatchedResource; Watched::ALL.len()],
     status: watch::Sender<Status>,
     stale_after: Duration,
     metrics: Metrics,
 }
+
+/// What a watch says, and which.
+type Seen = (Watched, Result<Change, watcher::Error>);
+
+/// How many changes may wait for the index.
+const WAITING: usize = 64;
 
 struct WatchedResource {
     watched: Watched,
@@ -99,7 +107,7 @@ pub fn watch(
     );
     let watch = PolicyWatch {
         index,
-        changes: select_all(changes),
+        changes: changes.into(),
         versions: versions(client.clone()),
         resources,
         status,
@@ -114,11 +122,18 @@ pub fn watch(
 impl PolicyWatch {
     /// Watches. It returns only where the watches end, which they never should.
     pub async fn run(mut self) {
+        // Lists are read, and policies compiled, side by side: at a start all replicas wait for that.
+        let mut watches = JoinSet::new();
+        let (sender, mut changes) = mpsc::channel(WAITING);
+        for watch in mem::take(&mut self.changes) {
+            watches.spawn(hand_over(watch, sender.clone()));
+        }
         let mut tick = interval(Duration::from_secs(1));
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
-                change = self.changes.next() => match change {
+                _ = watches.join_next() => return,
+                change = changes.recv() => match change {
                     Some((watched, Ok(change))) => self.change(watched, change),
                     Some((watched, Err(error))) => self.fail(watched, &error),
                     None => return,
@@ -224,6 +239,15 @@ impl fmt::Debug for PolicyWatch {
         f.debug_struct("PolicyWatch")
             .field("index", &self.index)
             .finish_non_exhaustive()
+    }
+}
+
+/// Hands over what a watch says, until it ends or nobody listens.
+async fn hand_over(mut watch: BoxStream<'static, Seen>, changes: mpsc::Sender<Seen>) {
+    while let Some(seen) = watch.next().await {
+        if changes.send(seen).await.is_err() {
+            return;
+        }
     }
 }
 

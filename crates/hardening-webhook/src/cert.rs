@@ -37,14 +37,20 @@ pub enum InvalidCertificate {
     Expired(ASN1Time),
 }
 
-/// A certificate to serve with, and when it and its CA expire.
+/// A certificate to serve with, and how long it and its CA hold.
 #[derive(Clone, Debug)]
 pub struct ServingCertificate {
     pub(crate) key: Arc<CertifiedKey>,
-    /// When it expires, as Unix time.
-    pub(crate) expiry: i64,
-    /// When the CA that it is issued by expires, where that is known.
-    pub(crate) ca_expiry: Option<i64>,
+    pub(crate) validity: Validity,
+    /// That of the CA that it is issued by, where that is known.
+    pub(crate) ca_validity: Option<Validity>,
+}
+
+/// From when and until when a certificate holds, as Unix time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Validity {
+    pub(crate) not_before: i64,
+    pub(crate) not_after: i64,
 }
 
 /// A CA in memory, and the certificates it issues: for programs that are not reached through a Service, and
@@ -52,7 +58,7 @@ pub struct ServingCertificate {
 #[derive(Debug)]
 pub(crate) struct SelfSigned {
     ca: CertifiedIssuer<'static, KeyPair>,
-    ca_expiry: OffsetDateTime,
+    ca_validity: Validity,
     names: Vec<String>,
 }
 
@@ -84,22 +90,23 @@ impl ServingCertificate {
         now: i64,
     ) -> Result<Self, InvalidCertificate> {
         let leaf = chain.first().ok_or(InvalidCertificate::NoCertificate)?;
-        let expires = not_after(leaf)?;
-        if expires.timestamp() <= now {
-            return Err(InvalidCertificate::Expired(expires));
+        let (_, parsed) = X509Certificate::from_der(leaf).map_err(InvalidCertificate::X509)?;
+        let validity = Validity::of(&parsed);
+        if validity.not_after <= now {
+            return Err(InvalidCertificate::Expired(parsed.validity().not_after));
         }
-        let ca_expiry = chain
+        let ca_validity = chain
             .iter()
             .skip(1)
             .chain(ca)
-            .filter_map(ca_not_after)
-            .min();
+            .filter_map(Validity::of_ca)
+            .min_by_key(|validity| validity.not_after);
         let key = CertifiedKey::from_der(chain, key, &crypto_provider())
             .map_err(InvalidCertificate::Key)?;
         Ok(Self {
             key: Arc::new(key),
-            expiry: expires.timestamp(),
-            ca_expiry,
+            validity,
+            ca_validity,
         })
     }
 
@@ -121,16 +128,22 @@ fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, InvalidCerti
     Ok(certificates)
 }
 
-fn not_after(certificate: &CertificateDer<'_>) -> Result<ASN1Time, InvalidCertificate> {
-    let (_, parsed) = X509Certificate::from_der(certificate).map_err(InvalidCertificate::X509)?;
-    Ok(parsed.validity().not_after)
-}
+// === impl Validity ===
 
-fn ca_not_after(certificate: &CertificateDer<'_>) -> Option<i64> {
-    let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
-    parsed
-        .is_ca()
-        .then(|| parsed.validity().not_after.timestamp())
+impl Validity {
+    fn of(certificate: &X509Certificate<'_>) -> Self {
+        let validity = certificate.validity();
+        Self {
+            not_before: validity.not_before.timestamp(),
+            not_after: validity.not_after.timestamp(),
+        }
+    }
+
+    /// That of a certificate, if it is a CA's.
+    fn of_ca(certificate: &CertificateDer<'_>) -> Option<Self> {
+        let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
+        parsed.is_ca().then(|| Self::of(&parsed))
+    }
 }
 
 /// The one implementation of cryptography in the program. Named wherever one is needed, so that nothing
@@ -156,18 +169,21 @@ impl SelfSigned {
     pub(crate) fn new(names: &[String], now: OffsetDateTime) -> Result<Self, rcgen::Error> {
         // That the names are good shows here, and not when a certificate is due for renewal.
         CertificateParams::new(names)?;
-        let ca_expiry = now + CA_LIFETIME;
+        let (not_before, not_after) = (now - BACK_DATED, now + CA_LIFETIME);
         let mut params = CertificateParams::default();
         // Some clients take a leaf with its issuer's name for self-signed.
         params.distinguished_name = common_name("pod-hardening in-memory CA");
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-        params.not_before = now - BACK_DATED;
-        params.not_after = ca_expiry;
+        params.not_before = not_before;
+        params.not_after = not_after;
         let ca = CertifiedIssuer::self_signed(params, key_pair()?)?;
         Ok(Self {
             ca,
-            ca_expiry,
+            ca_validity: Validity {
+                not_before: not_before.unix_timestamp(),
+                not_after: not_after.unix_timestamp(),
+            },
             names: names.to_vec(),
         })
     }
@@ -197,14 +213,14 @@ impl SelfSigned {
             now.unix_timestamp(),
         )?;
         Ok(ServingCertificate {
-            ca_expiry: Some(self.ca_expiry.unix_timestamp()),
+            ca_validity: Some(self.ca_validity),
             ..issued
         })
     }
 
     /// Whether a certificate of ours has less than a third of its life left.
     pub(crate) fn is_due(certificate: &ServingCertificate, now: OffsetDateTime) -> bool {
-        certificate.expiry - now.unix_timestamp() < LIFETIME.whole_seconds() / 3
+        certificate.validity.not_after - now.unix_timestamp() < LIFETIME.whole_seconds() / 3
     }
 }
 

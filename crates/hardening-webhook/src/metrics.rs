@@ -17,6 +17,8 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
+use crate::cert::Validity;
+
 /// The prefix of every metric's name.
 pub const PREFIX: &str = "podhardening";
 
@@ -171,12 +173,19 @@ pub struct Metrics {
     connection_errors: Counters<ConnectionError>,
     policies: Gauge,
     namespaces: Gauge,
-    serving_expiry: Expiry,
-    ca_expiry: Expiry,
+    serving: Times,
+    ca: Times,
     certificate_reloads: Counters<Reload>,
 }
 
-type Expiry = Gauge<f64, AtomicU64>;
+/// From when and until when a certificate holds.
+#[derive(Clone, Debug)]
+struct Times {
+    start: Time,
+    expiry: Time,
+}
+
+type Time = Gauge<f64, AtomicU64>;
 
 /// Counters of one name, one for each value of its label.
 struct Counters<K>(Arc<[(K, Counter)]>);
@@ -203,13 +212,22 @@ impl Metrics {
     pub fn register(registry: &mut Registry, version: &'static str) -> Self {
         register_build(registry, version);
         let registry = registry.sub_registry_with_prefix(PREFIX);
-        let expiry = Family::<[(&str, &str); 1], Expiry>::default();
-        let [serving_expiry, ca_expiry] = ["serving", "ca"].map(|certificate| {
-            let gauge = expiry.get_or_create_owned(&[("certificate", certificate)]);
-            // Not known yet, and no reason for an alert.
-            gauge.set(f64::NAN);
-            gauge
+        let [start, expiry] = [(); 2].map(|()| Family::<[(&str, &str); 1], Time>::default());
+        let [serving, ca] = ["serving", "ca"].map(|certificate| {
+            let [start, expiry] = [&start, &expiry].map(|family| {
+                let gauge = family.get_or_create_owned(&[("certificate", certificate)]);
+                // Not known yet, and no reason for an alert.
+                gauge.set(f64::NAN);
+                gauge
+            });
+            Times { start, expiry }
         });
+        registry.register_with_unit(
+            "certificate_start_timestamp",
+            "When the serving certificate, and the CA it is issued by, began to hold (Unix time; NaN: not known)",
+            Unit::Seconds,
+            start,
+        );
         registry.register_with_unit(
             "certificate_expiry_timestamp",
             "When the serving certificate, and the CA it is issued by, expire (Unix time; NaN: not known)",
@@ -260,8 +278,8 @@ impl Metrics {
             ),
             policies: Gauge::default(),
             namespaces: Gauge::default(),
-            serving_expiry,
-            ca_expiry,
+            serving,
+            ca,
             certificate_reloads: Counters::register(
                 registry,
                 "certificate_reloads",
@@ -328,13 +346,10 @@ impl Metrics {
         self.namespaces.set(count(policies.namespace_count()));
     }
 
-    /// When the serving certificate and its CA expire, as Unix time.
-    pub(crate) fn certificate(&self, serving: i64, ca: Option<i64>) {
-        // Seconds are far from where whole numbers have gaps.
-        #[expect(clippy::cast_precision_loss, reason = "see above")]
-        let seconds = |expiry: i64| expiry as f64;
-        self.serving_expiry.set(seconds(serving));
-        self.ca_expiry.set(ca.map_or(f64::NAN, seconds));
+    /// How long the serving certificate and its CA hold.
+    pub(crate) fn certificate(&self, serving: Validity, ca: Option<Validity>) {
+        self.serving.set(Some(serving));
+        self.ca.set(ca);
     }
 
     pub(crate) fn certificate_reload(&self, reload: Reload) {
@@ -359,6 +374,18 @@ impl Raised {
 impl Drop for Raised {
     fn drop(&mut self) {
         self.0.dec();
+    }
+}
+
+// === impl Times ===
+
+impl Times {
+    fn set(&self, validity: Option<Validity>) {
+        // Seconds are far from where whole numbers have gaps.
+        #[expect(clippy::cast_precision_loss, reason = "see above")]
+        let seconds = |time: Option<i64>| time.map_or(f64::NAN, |time| time as f64);
+        self.start.set(seconds(validity.map(|it| it.not_before)));
+        self.expiry.set(seconds(validity.map(|it| it.not_after)));
     }
 }
 
@@ -424,6 +451,7 @@ mod tests {
             "podhardening_connection_errors_total{reason=\"handshake\"} 0",
             "podhardening_review_duration_seconds_count 0",
             "podhardening_reviews_in_flight 0",
+            "podhardening_certificate_start_timestamp_seconds{certificate=\"serving\"} NaN",
             "podhardening_certificate_expiry_timestamp_seconds{certificate=\"serving\"} NaN",
             "podhardening_certificate_expiry_timestamp_seconds{certificate=\"ca\"} NaN",
             "podhardening_build_info{version=\"1.2.3\"} 1",
@@ -453,7 +481,11 @@ mod tests {
         metrics.filled(&fields);
         metrics.audited(&fields);
         metrics.withheld(&Guard::ALL);
-        metrics.certificate(1, Some(2));
+        let validity = Validity {
+            not_before: 1,
+            not_after: 2,
+        };
+        metrics.certificate(validity, Some(validity));
         let after = page(&registry);
         assert_eq!(names(&before), names(&after));
         let untouched: Vec<&str> = after

@@ -278,7 +278,8 @@ impl Certificates {
                 Refreshed::Unchanged => {}
                 Refreshed::Replaced => {
                     metrics.certificate_reload(Reload::Loaded);
-                    let expiry = self.current.as_ref().map(|current| current.expiry);
+                    let current = self.current.as_ref();
+                    let expiry = current.map(|current| current.validity.not_after);
                     tracing::info!(expiry, "serving a new certificate");
                 }
                 Refreshed::Kept(error) => {
@@ -316,10 +317,12 @@ impl Certificates {
             return;
         };
         let ServingCertificate {
-            expiry, ca_expiry, ..
+            validity,
+            ca_validity,
+            ..
         } = *current;
-        metrics.certificate(expiry, ca_expiry);
-        if expiry > OffsetDateTime::now_utc().unix_timestamp() {
+        metrics.certificate(validity, ca_validity);
+        if validity.not_after > OffsetDateTime::now_utc().unix_timestamp() {
             condition.met();
         } else {
             condition.unmet("the serving certificate has expired");
@@ -456,7 +459,7 @@ mod tests {
         let then = OffsetDateTime::now_utc() - time::Duration::days(days);
         let ca = SelfSigned::new(&["localhost".to_owned()], then).unwrap();
         let issued = ca.issue(then).unwrap();
-        let (old, ca_pem) = (issued.expiry, ca.ca_pem());
+        let (old, ca_pem) = (issued.validity.not_after, ca.ca_pem());
         let mut certificates = Certificates::new(Some(issued), Source::SelfSigned(Box::new(ca)));
         let refreshed = certificates.refresh().await;
         assert_eq!(
@@ -464,7 +467,7 @@ mod tests {
             replaced,
             "{days}: {refreshed:?}"
         );
-        let expiry = certificates.current().unwrap().expiry;
+        let expiry = certificates.current().unwrap().validity.not_after;
         assert_eq!(expiry > old, replaced, "{days}");
         // Clients that trust the CA need not be told.
         assert_eq!(certificates.ca_pem(), Some(ca_pem));

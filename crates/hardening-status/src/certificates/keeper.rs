@@ -317,8 +317,7 @@ impl Keeper {
             .as_ref()
             .map(|ca| ca.certificate.validity);
         let serving = serving.and_then(|pair| pair.validity().ok());
-        let end = |validity: Validity| validity.not_after;
-        self.metrics.expiry(serving.map(end), current.map(end));
+        self.metrics.certificates(serving, current);
     }
 
     /// In what time every API server will know the next CA; `None` where there is none, or not every webhook

@@ -7,11 +7,13 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::{Registry, Unit};
 
+use super::validity::Validity;
+
 /// The metrics of whoever keeps certificates. Clones count into the same.
 #[derive(Clone, Debug)]
 pub struct Metrics {
-    serving_expiry: Expiry,
-    ca_expiry: Expiry,
+    serving: Times,
+    ca: Times,
     ca_made: Counter,
     trusted: Counter,
     promoted: Counter,
@@ -20,7 +22,14 @@ pub struct Metrics {
     pub(super) failures: Counter,
 }
 
-type Expiry = Gauge<f64, AtomicU64>;
+/// From when and until when a certificate holds.
+#[derive(Clone, Debug)]
+struct Times {
+    start: Time,
+    expiry: Time,
+}
+
+type Time = Gauge<f64, AtomicU64>;
 
 /// What was written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,14 +44,23 @@ impl Metrics {
     /// Registers the metrics.
     #[must_use]
     pub fn register(registry: &mut Registry) -> Self {
-        let expiry = Family::<[(&str, &str); 1], Expiry>::default();
-        let [serving_expiry, ca_expiry] = ["serving", "ca"].map(|certificate| {
-            let gauge = expiry.get_or_create_owned(&[("certificate", certificate)]);
-            // Not known yet, and no reason for an alert.
-            gauge.set(f64::NAN);
-            gauge
+        let [start, expiry] = [(); 2].map(|()| Family::<[(&str, &str); 1], Time>::default());
+        let [serving, ca] = ["serving", "ca"].map(|certificate| {
+            let [start, expiry] = [&start, &expiry].map(|family| {
+                let gauge = family.get_or_create_owned(&[("certificate", certificate)]);
+                // Not known yet, and no reason for an alert.
+                gauge.set(f64::NAN);
+                gauge
+            });
+            Times { start, expiry }
         });
-        // Under the name by which those who serve with it tell the same.
+        // Under the names by which those who serve with it tell the same.
+        registry.register_with_unit(
+            "certificate_start_timestamp",
+            "When the serving certificate, and the CA it is issued by, began to hold (Unix time; NaN: not known)",
+            Unit::Seconds,
+            start,
+        );
         registry.register_with_unit(
             "certificate_expiry_timestamp",
             "When the serving certificate, and the CA it is issued by, expire (Unix time; NaN: not known)",
@@ -52,8 +70,8 @@ impl Metrics {
         let writes = Family::<[(&str, &str); 1], Counter>::default();
         let written = |what: &'static str| writes.get_or_create_owned(&[("what", what)]);
         let metrics = Self {
-            serving_expiry,
-            ca_expiry,
+            serving,
+            ca,
             ca_made: written("next-ca"),
             trusted: written("ca-bundle"),
             promoted: written("ca"),
@@ -83,12 +101,21 @@ impl Metrics {
         counter.inc();
     }
 
-    /// When they expire, as Unix time.
-    pub(super) fn expiry(&self, serving: Option<i64>, ca: Option<i64>) {
+    /// How long they hold, where there are any.
+    pub(super) fn certificates(&self, serving: Option<Validity>, ca: Option<Validity>) {
+        self.serving.set(serving);
+        self.ca.set(ca);
+    }
+}
+
+// === impl Times ===
+
+impl Times {
+    fn set(&self, validity: Option<Validity>) {
         // Seconds are far from where whole numbers have gaps.
         #[expect(clippy::cast_precision_loss, reason = "see above")]
-        let seconds = |expiry: Option<i64>| expiry.map_or(f64::NAN, |expiry| expiry as f64);
-        self.serving_expiry.set(seconds(serving));
-        self.ca_expiry.set(seconds(ca));
+        let seconds = |time: Option<i64>| time.map_or(f64::NAN, |time| time as f64);
+        self.start.set(seconds(validity.map(|it| it.not_before)));
+        self.expiry.set(seconds(validity.map(|it| it.not_after)));
     }
 }

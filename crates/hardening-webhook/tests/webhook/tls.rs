@@ -25,6 +25,7 @@ impl Mount {
         params
             .distinguished_name
             .push(DnType::CommonName, "a CA for tests");
+        params.not_before = OffsetDateTime::now_utc() - Duration::days(5);
         params.not_after = OffsetDateTime::now_utc() + Duration::days(20);
         let ca = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
         Self {
@@ -161,15 +162,20 @@ async fn when_it_expires_can_be_seen() {
     .await;
     server.readiness.until_ready().await;
     let now = OffsetDateTime::now_utc();
-    for (certificate, lifetime) in [("serving", MONTH), ("ca", Duration::days(20))] {
+    for (certificate, kind, from_now) in [
+        ("serving", "start", Duration::days(-9)),
+        ("serving", "expiry", MONTH),
+        ("ca", "start", Duration::days(-5)),
+        ("ca", "expiry", Duration::days(20)),
+    ] {
         let series = format!(
-            "podhardening_certificate_expiry_timestamp_seconds{{certificate=\"{certificate}\"}}"
+            "podhardening_certificate_{kind}_timestamp_seconds{{certificate=\"{certificate}\"}}"
         );
         let shown = server.metric(&series).await;
-        let expected = (now + lifetime).unix_timestamp() as f64;
+        let expected = (now + from_now).unix_timestamp() as f64;
         assert!(
             (shown - expected).abs() < 60.0,
-            "{certificate}: {shown} {expected}"
+            "{certificate} {kind}: {shown} {expected}"
         );
     }
     server.end().await;
