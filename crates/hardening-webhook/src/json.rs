@@ -110,7 +110,7 @@ impl<'de> Reader<'de> {
     /// Goes past the end of a string of which the first quote is read; whether it has escapes.
     #[inline]
     fn pass_string(&mut self) -> Result<bool, Unusual> {
-        self.to_special()?;
+        self.pass_plain()?;
         if self.peek()? == b'"' {
             self.at += 1;
             return Ok(false);
@@ -127,23 +127,23 @@ impl<'de> Reader<'de> {
                 b'\\' => self.pass_escape()?,
                 _ => return Err(Unusual),
             }
-            self.to_special()?;
+            self.pass_plain()?;
         }
     }
 
     /// Goes to the next byte that a string cannot hold as it is.
     #[inline]
-    fn to_special(&mut self) -> Result<(), Unusual> {
+    fn pass_plain(&mut self) -> Result<(), Unusual> {
         let bits = self.specials.get(self.at / BLOCK).ok_or(Unusual)? >> (self.at % BLOCK);
         if bits == 0 {
-            return self.to_special_of_later_block();
+            return self.pass_plain_blocks();
         }
         self.at += bits.trailing_zeros() as usize;
         Ok(())
     }
 
     #[inline(never)]
-    fn to_special_of_later_block(&mut self) -> Result<(), Unusual> {
+    fn pass_plain_blocks(&mut self) -> Result<(), Unusual> {
         let next = self.at / BLOCK + 1;
         let blocks = self.specials.get(next..).unwrap_or_default();
         let mut special = blocks.iter().enumerate().filter(|(_, bits)| **bits != 0);
