@@ -10,7 +10,7 @@ mod object;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use hardening_engine::cel::{Mutation, Note, Scope, mutation};
+use hardening_engine::cel::{MOST_NESTED, Mutation, Note, Scope, mutation};
 use hardening_engine::{KubernetesVersion, Policy, PolicyKey, PolicySet};
 use serde_json::Value;
 
@@ -69,6 +69,16 @@ pub enum Refusal {
         /// How long the expression is, in characters.
         length: usize,
     },
+    /// The API server takes no expression that nests so deep.
+    #[error(
+        "compiled, the policies that meet in namespace {namespace} have an expression of {depth} levels; the API server takes {MOST_NESTED}"
+    )]
+    TooDeep {
+        /// A namespace where that is so; `*`: those of which nothing is known.
+        namespace: String,
+        /// How many levels.
+        depth: usize,
+    },
     /// The API server takes no object of that size.
     #[error(
         "compiled, the policies that meet in namespace {namespace} take {size} bytes; the API server takes {SIZE_LIMIT}"
@@ -91,30 +101,58 @@ const SIZE_LIMIT: usize = 1_000_000;
 pub fn compile(set: &PolicySet, options: &Options) -> Compiled {
     let mut compiled = Compiled::default();
     for group in group::groups(set, options) {
-        let mut policies = group.policies.clone();
-        // What is too much is left out, the last policy first: those before it go before it anyway.
-        let made = loop {
-            if policies.is_empty() {
-                break None;
-            }
-            let mutation = made_of(&policies, set, &group);
-            let object = object::compiled(&policies, &mutation, &group, options);
-            match check(&mutation, &object, &group) {
-                Ok(()) => break Some((object, mutation.notes)),
-                Err(refusal) => {
-                    let culprit = culprit(&policies, set, &group, options);
-                    let culprit = policies.remove(culprit);
-                    compiled.refused.insert(culprit.key().clone(), refusal);
-                }
-            }
-        };
-        if let Some((object, notes)) = made {
+        let fitting = fitting(&group, set, options);
+        compiled.refused.extend(fitting.refused);
+        if let Some((object, notes)) = fitting.made {
             compiled.objects.push(object);
             compiled.notes.extend(notes);
         }
     }
     compiled.objects.sort_by(|a, b| a.name.cmp(&b.name));
     compiled
+}
+
+/// What becomes of the policies of a group.
+struct Fitting {
+    made: Option<(CompiledPolicy, BTreeSet<Note>)>,
+    refused: Vec<(PolicyKey, Refusal)>,
+}
+
+/// As many of a group's policies as the API server takes together: without those that are too much by themselves,
+/// and without the last, as those before them go before them anyway.
+fn fitting(group: &group::Group<'_>, set: &PolicySet, options: &Options) -> Fitting {
+    let made = |policies: &[&Policy]| readable(policies, set, group, options);
+    let too_much = match made(&group.policies) {
+        Ok(made) => {
+            return Fitting {
+                made: Some(made),
+                refused: Vec::new(),
+            };
+        }
+        Err(refusal) => refusal,
+    };
+    let mut refused = Vec::new();
+    let mut policies = Vec::new();
+    for policy in &group.policies {
+        match made(&[*policy]) {
+            Ok(_) => policies.push(*policy),
+            Err(refusal) => refused.push((policy.key().clone(), refusal)),
+        }
+    }
+    // The more policies, the larger what they compile to.
+    let counts: Vec<usize> = (1..=policies.len()).collect();
+    let most =
+        counts.partition_point(|count| made(policies.get(..*count).unwrap_or_default()).is_ok());
+    let (kept, left_out) = policies.split_at_checked(most).unwrap_or_default();
+    refused.extend(
+        left_out
+            .iter()
+            .map(|policy| (policy.key().clone(), too_much.clone())),
+    );
+    Fitting {
+        made: made(kept).ok().filter(|_| !kept.is_empty()),
+        refused,
+    }
 }
 
 fn made_of(policies: &[&Policy], set: &PolicySet, group: &group::Group<'_>) -> Mutation {
@@ -125,6 +163,23 @@ fn made_of(policies: &[&Policy], set: &PolicySet, group: &group::Group<'_>) -> M
         group::Reach::Others(_) => Scope::Unknown,
     };
     mutation(policies, set, scope)
+}
+
+/// The object, with its expressions over several lines unless that would be too much for the API server.
+fn readable(
+    policies: &[&Policy],
+    set: &PolicySet,
+    group: &group::Group<'_>,
+    options: &Options,
+) -> Result<(CompiledPolicy, BTreeSet<Note>), Refusal> {
+    let checked = |mutation: &Mutation| {
+        let object = object::compiled(policies, mutation, group, options);
+        check(mutation, &object, group).map(|()| object)
+    };
+    let mutation = made_of(policies, set, group);
+    let plain = checked(&mutation)?;
+    let object = checked(&mutation.laid_out()).unwrap_or(plain);
+    Ok((object, mutation.notes))
 }
 
 fn check(
@@ -139,18 +194,21 @@ fn check(
             .map_or("*", |name| name)
             .to_owned()
     };
-    let expressions = mutation
-        .variables
-        .iter()
-        .map(|variable| &variable.expression)
-        .chain([&mutation.patch]);
-    let longest = expressions
+    let longest = mutation
+        .expressions()
         .map(|expression| expression.chars().count())
         .max();
     if let Some(length) = longest.filter(|length| *length > EXPRESSION_LIMIT) {
         return Err(Refusal::ExpressionTooLong {
             namespace: namespace(),
             length,
+        });
+    }
+    let depth = mutation.nesting();
+    if depth > MOST_NESTED {
+        return Err(Refusal::TooDeep {
+            namespace: namespace(),
+            depth,
         });
     }
     let size = object
@@ -165,26 +223,6 @@ fn check(
         });
     }
     Ok(())
-}
-
-/// Which policy to leave out of those that are too much together: the first that is too much by itself, else
-/// the last.
-fn culprit(
-    policies: &[&Policy],
-    set: &PolicySet,
-    group: &group::Group<'_>,
-    options: &Options,
-) -> usize {
-    let too_much = |policy: &&Policy| {
-        let alone = [*policy];
-        let mutation = made_of(&alone, set, group);
-        let object = object::compiled(&alone, &mutation, group, options);
-        check(&mutation, &object, group).is_err()
-    };
-    policies
-        .iter()
-        .position(too_much)
-        .unwrap_or_else(|| policies.len().saturating_sub(1))
 }
 
 #[cfg(test)]

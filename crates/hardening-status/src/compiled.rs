@@ -17,8 +17,8 @@ use tokio::sync::watch;
 use tokio::time::sleep;
 use tracing::{info, warn};
 
-use self::objects::{Objects, Outcome};
-use crate::{Additions, Metrics, metrics};
+use self::objects::Objects;
+use crate::{Additions, Metrics};
 
 /// How long to wait for more after a change, since they come in groups and each means compiling all.
 const GATHER: Duration = Duration::from_secs(1);
@@ -88,38 +88,28 @@ impl CompiledPolicies {
             return false;
         };
         let outcome = self.objects.apply(&compiled.objects).await;
-        let error = match &outcome {
-            Ok(Outcome {
-                written,
-                deleted,
-                failed,
-            }) => {
-                if written + deleted > 0 {
-                    let objects = compiled.objects.len();
-                    info!(objects, written, deleted, "compiled policies applied");
-                }
-                failed.values().next().cloned()
-            }
-            Err(error) => Some(crate::error::chain(error)),
-        };
         let said = verdict::verdicts(&set, &compiled, &outcome);
         self.additions.set(said);
-        let (objects, is_done) = (compiled.objects.len(), error.is_none());
-        let result = if is_done {
-            metrics::Outcome::Done
-        } else {
-            metrics::Outcome::Failed
+        let objects = compiled.objects.len();
+        let error = match outcome {
+            Ok(outcome) => {
+                let (written, deleted) = (outcome.written, outcome.deleted);
+                if written + deleted > 0 {
+                    info!(objects, written, deleted, "compiled policies applied");
+                }
+                outcome.failed.into_values().next()
+            }
+            Err(error) => Some(crate::error::chain(&error)),
         };
-        self.metrics.compiled(objects, result);
-        let error = error.unwrap_or_default();
-        if !is_done && *told != error {
+        self.metrics.compiled(objects, error.is_none());
+        if let Some(error) = error.as_ref().filter(|error| told != *error) {
             warn!(
                 error,
                 "not all compiled policies are as they are to be; trying again until they are"
             );
         }
-        *told = error;
-        is_done
+        *told = error.unwrap_or_default();
+        told.is_empty()
     }
 
     /// Compiles elsewhere: with thousands of namespaces it takes seconds, and other tasks have their turn meanwhile.

@@ -128,8 +128,12 @@ impl Metrics {
     }
 
     /// The policies compile to so many objects, and they are all in the cluster or not.
-    pub(crate) fn compiled(&self, objects: usize, outcome: Outcome) {
+    pub(crate) fn compiled(&self, objects: usize, are_all_there: bool) {
         self.compiled.set(number(objects));
+        let outcome = match are_all_there {
+            true => Outcome::Done,
+            false => Outcome::Failed,
+        };
         self.passes.get_or_create_owned(&label(outcome)).inc();
     }
 

@@ -4,8 +4,6 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
 
 use serde_json::{Value, json};
 use test_control_plane::{ControlPlane, ControlPlaneOptions};
@@ -13,84 +11,22 @@ use test_control_plane::{ControlPlane, ControlPlaneOptions};
 use crate::support::api::{Api, namespace, until};
 use crate::support::controller::Controller;
 use crate::support::crds;
-use crate::support::program::program;
+use crate::support::desk::{Desk, ROOT, commands};
 use crate::support::tell::tell;
 
-const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
 /// What begins the command that asks for PodSecurityPolicies.
 const ASKS_FOR_PSPS: &str = "kubectl --context old get podsecuritypolicies";
 
-/// Where the guide's reader sits.
-struct Desk {
-    folder: PathBuf,
-    path: String,
-    kubeconfig: PathBuf,
-}
-
-impl Desk {
-    fn set_up(control_plane: &ControlPlane) -> Self {
-        let plugin = program("kubectl-harden");
-        let programs = plugin.parent().unwrap();
-        let folder = control_plane.directory().join("desk");
-        let bin = folder.join("bin");
-        fs::create_dir_all(&bin).unwrap();
-        std::os::unix::fs::symlink(control_plane.kubectl().unwrap(), bin.join("kubectl")).unwrap();
-        // kubectl follows no link to a folder.
-        fs::create_dir(folder.join("crds")).unwrap();
-        for entry in fs::read_dir(Path::new(ROOT).join("crds")).unwrap() {
-            let entry = entry.unwrap();
-            fs::copy(entry.path(), folder.join("crds").join(entry.file_name())).unwrap();
-        }
-
-        let only = "- name: test\n  context: {cluster: test, user: test}\n";
-        let both = "- name: old\n  context: {cluster: test, user: test}\n";
-        let config = control_plane.kubeconfig();
-        assert!(config.contains(only), "{config}");
-        let config = config
-            .replace(only, &format!("{both}{}", both.replace("old", "new")))
-            .replace("current-context: test", "current-context: new");
-        let kubeconfig = folder.join("kubeconfig");
-        fs::write(&kubeconfig, config).unwrap();
-        let path = std::env::var("PATH").unwrap();
-        Self {
-            path: format!("{}:{}:{path}", bin.display(), programs.display()),
-            folder,
-            kubeconfig,
-        }
-    }
-
-    fn run(&self, script: &str) -> Output {
-        Command::new("bash")
-            .args(["-e", "-u", "-o", "pipefail", "-c", script])
-            .current_dir(&self.folder)
-            .env("PATH", &self.path)
-            .env("KUBECONFIG", &self.kubeconfig)
-            .output()
-            .unwrap()
-    }
-
-    /// What a script prints on both streams; it must succeed.
-    fn succeed(&self, script: &str) -> String {
-        let output = self.run(script);
-        let [said, printed] =
-            [output.stderr, output.stdout].map(|text| String::from_utf8(text).unwrap());
-        assert!(output.status.success(), "{script}\n{said}\n{printed}");
-        said + &printed
-    }
-}
-
-/// The guide's commands, with the heading that each stands under.
-fn guide() -> Vec<(String, String)> {
-    let text = fs::read_to_string(Path::new(ROOT).join("docs/migration.md")).unwrap();
-    let mut scripts = Vec::new();
-    for section in text.split("\n## ").skip(1) {
-        let heading = section.lines().next().unwrap();
-        for block in section.split("```sh\n").skip(1) {
-            let script = block.split("```").next().unwrap();
-            scripts.push((heading.to_owned(), script.to_owned()));
-        }
-    }
-    scripts
+/// Two names for the cluster.
+fn call_it_old_and_new(desk: &Desk) {
+    let only = "- name: test\n  context: {cluster: test, user: test}\n";
+    let both = "- name: old\n  context: {cluster: test, user: test}\n";
+    let config = fs::read_to_string(&desk.kubeconfig).unwrap();
+    assert!(config.contains(only), "{config}");
+    let config = config
+        .replace(only, &format!("{both}{}", both.replace("old", "new")))
+        .replace("current-context: test", "current-context: new");
+    fs::write(&desk.kubeconfig, config).unwrap();
 }
 
 /// The old cluster as far as today's API server can be it: who may use what, and the workloads.
@@ -208,10 +144,12 @@ async fn the_guide_can_be_followed_to_its_end() {
     crds::install(&api).await;
     let controller = Controller::start(&control_plane, "guided").await;
     let desk = Desk::set_up(&control_plane);
+    desk.copy("crds", "crds");
+    call_it_old_and_new(&desk);
     live_the_old_life(&desk, &api).await;
     let developer = Api::user(&control_plane, "someone", "developers").await;
 
-    let scripts = guide();
+    let scripts = commands("docs/migration.md");
     let mut foretold = 0;
     let mut totals = BTreeSet::new();
     for (heading, script) in &scripts {

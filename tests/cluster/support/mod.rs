@@ -5,6 +5,7 @@ pub(crate) mod api;
 pub(crate) mod compare;
 pub(crate) mod controller;
 pub(crate) mod crds;
+pub(crate) mod desk;
 pub(crate) mod generate;
 #[path = "../../support/go_tool.rs"]
 pub(crate) mod go_tool;

@@ -13,6 +13,7 @@
 //! that can take it.
 
 pub(crate) mod choose;
+mod layout;
 mod patch;
 mod record;
 pub(crate) mod rows;
@@ -38,6 +39,9 @@ pub struct Variable {
     pub expression: String,
 }
 
+/// How deep an expression may nest: the API server's parser takes 250 levels, and counts some things twice.
+pub const MOST_NESTED: usize = 200;
+
 /// What policies do, as the parts of a `MutatingAdmissionPolicy`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mutation {
@@ -47,6 +51,35 @@ pub struct Mutation {
     pub patch: String,
     /// What CEL cannot know, and was decided the safe way.
     pub notes: BTreeSet<Note>,
+}
+
+impl Mutation {
+    /// All its expressions.
+    pub fn expressions(&self) -> impl Iterator<Item = &str> {
+        let variables = self.variables.iter();
+        let variables = variables.map(|variable| &*variable.expression);
+        variables.chain([&*self.patch])
+    }
+
+    /// How deep the deepest of its expressions nests.
+    #[must_use]
+    pub fn nesting(&self) -> usize {
+        self.expressions().map(layout::nesting).max().unwrap_or(0)
+    }
+
+    /// The same over several lines, for those who read it; longer by the space before each.
+    #[must_use]
+    pub fn laid_out(&self) -> Self {
+        let variable = |variable: &Variable| Variable {
+            name: variable.name.clone(),
+            expression: layout::laid_out(&variable.expression),
+        };
+        Self {
+            variables: self.variables.iter().map(variable).collect(),
+            patch: layout::laid_out(&self.patch),
+            notes: self.notes.clone(),
+        }
+    }
 }
 
 /// What CEL cannot know, and was decided the safe way.

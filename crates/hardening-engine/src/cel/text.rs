@@ -65,9 +65,16 @@ pub(crate) fn either(condition: &str, then: String, otherwise: String) -> String
     }
 }
 
+/// The most operators in a row: each counts as a level of nesting, see [`super::MOST_NESTED`].
+const MOST_IN_A_ROW: usize = 50;
+
 /// All items of these lists; `[]` where there are none.
 pub(crate) fn concatenated(lists: impl IntoIterator<Item = String>) -> String {
-    let lists: Vec<String> = lists.into_iter().filter(|list| list != "[]").collect();
+    let mut lists: Vec<String> = lists.into_iter().filter(|list| list != "[]").collect();
+    while lists.len() > MOST_IN_A_ROW {
+        let rows = lists.chunks(MOST_IN_A_ROW);
+        lists = rows.map(|row| format!("({})", row.join(" + "))).collect();
+    }
     match lists.is_empty() {
         true => "[]".to_owned(),
         false => lists.join(" + "),
@@ -88,6 +95,17 @@ mod tests {
         ] {
             assert_eq!(text(given), expected);
         }
+    }
+
+    #[test]
+    fn many_lists_stand_in_rows() {
+        let lists = |count: usize| concatenated((0..count).map(|n| format!("[{n}]")));
+        assert_eq!(lists(0), "[]");
+        assert_eq!(lists(2), "[0] + [1]");
+        let many = lists(MOST_IN_A_ROW * 2 + 1);
+        assert!(many.starts_with("([0] + [1] + "), "{many}");
+        assert!(many.contains("[49]) + ([50] + "), "{many}");
+        assert!(many.ends_with("[99]) + ([100])"), "{many}");
     }
 
     #[test]

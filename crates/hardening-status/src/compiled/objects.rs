@@ -46,7 +46,15 @@ pub(super) struct Outcome {
 /// Why nothing could be done.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot list {0}")]
-pub(super) struct ListError(&'static str, #[source] kube::Error);
+pub(super) struct ListError(pub(super) &'static str, #[source] pub(super) kube::Error);
+
+/// The objects of a kind, by name.
+struct Kind<'a, 'w> {
+    api: &'a Api<DynamicObject>,
+    wanted: BTreeMap<&'w str, Value>,
+    /// Those that have the label of what is compiled.
+    there: BTreeMap<String, Present>,
+}
 
 /// An object that is there and has the label of what is compiled.
 #[derive(Debug)]
@@ -101,75 +109,82 @@ impl Objects {
     /// First whatever gives defaults, then, once that is in force, whatever takes some away: at no moment has a namespace
     /// none because it goes from one compiled policy to another.
     pub(super) async fn apply(&self, wanted: &[CompiledPolicy]) -> Result<Outcome, ListError> {
-        let of_policies = wanted.iter().map(|one| (&*one.name, owned(&one.policy)));
-        let of_bindings = wanted.iter().map(|one| (&*one.name, owned(&one.binding)));
-        let (of_policies, of_bindings) = (of_policies.collect(), of_bindings.collect());
-        let policies = present(&self.policies, &of_policies)
+        let policies = wanted.iter().map(|one| (&*one.name, owned(&one.policy)));
+        let policies = Kind::look(&self.policies, policies.collect())
             .await
             .map_err(|error| ListError("mutatingadmissionpolicies", error))?;
-        let bindings = present(&self.bindings, &of_bindings)
+        let bindings = wanted.iter().map(|one| (&*one.name, owned(&one.binding)));
+        let bindings = Kind::look(&self.bindings, bindings.collect())
             .await
             .map_err(|error| ListError("mutatingadmissionpolicybindings", error))?;
 
         let mut outcome = Outcome::default();
-        for (name, policy) in &of_policies {
-            let before = policies.get(*name);
-            outcome.put(&self.policies, name, policy, before).await;
-        }
-        let mut narrower = Vec::new();
-        for (name, binding) in &of_bindings {
-            // Without its policy a binding gives nothing.
-            if outcome.failed.contains_key(*name) {
-                continue;
-            }
-            let before = bindings.get(*name);
-            let change = before.map_or(Change::Gains, |before| Change::of(binding, before));
-            match &change {
-                Change::Gains => outcome.put(&self.bindings, name, binding, before).await,
-                Change::Both(wider) => outcome.put(&self.bindings, name, wider, before).await,
-                Change::Loses => {}
-            }
-            if !matches!(change, Change::Gains) {
-                narrower.push((*name, binding));
-            }
-        }
-        let gone = |present: &BTreeMap<String, Present>| {
-            let is_gone = |(name, one): &(&String, &Present)| {
-                one.is_ours && !of_policies.contains_key(name.as_str())
-            };
-            let gone = present.iter().filter(is_gone);
-            gone.map(|(name, one)| (name.clone(), one.uid.clone()))
-                .collect::<Vec<_>>()
-        };
-        let (gone_policies, gone_bindings) = (gone(&policies), gone(&bindings));
-
-        if outcome.written > 0 && !(narrower.is_empty() && gone_bindings.is_empty()) {
+        let narrower = give(&policies, &bindings, &mut outcome).await;
+        let takes = !narrower.is_empty() || bindings.gone().next().is_some();
+        if takes && outcome.written > 0 {
             sleep(SETTLE).await;
         }
-        // Where what a namespace is to have could not be applied, it keeps what it had.
-        let failed = of_bindings
-            .iter()
-            .filter(|(name, _)| outcome.failed.contains_key(**name));
-        let without: Vec<Selected> = failed.filter_map(|(_, one)| Selected::of(one)).collect();
-        let is_needed = |name: &str| {
-            let selects = bindings.get(name).and_then(|one| one.selects.as_ref());
-            selects.is_some_and(|selects| without.iter().any(|without| selects.meets(without)))
-        };
-        narrower.retain(|(name, _)| !is_needed(name));
-        for (name, binding) in narrower {
-            outcome
-                .put(&self.bindings, name, binding, bindings.get(name))
-                .await;
-        }
-        for (api, gone) in [
-            (&self.bindings, gone_bindings),
-            (&self.policies, gone_policies),
-        ] {
-            for (name, uid) in gone.into_iter().filter(|(name, _)| !is_needed(name)) {
-                outcome.delete(api, name, uid).await;
-            }
-        }
+        take(&policies, &bindings, &narrower, &mut outcome).await;
         Ok(outcome)
+    }
+}
+
+/// Applies all policies, and the bindings with the namespaces that they gain; the names of those that lose some as well.
+async fn give<'w>(
+    policies: &Kind<'_, 'w>,
+    bindings: &Kind<'_, 'w>,
+    outcome: &mut Outcome,
+) -> Vec<&'w str> {
+    for (name, policy) in &policies.wanted {
+        outcome.put(policies, name, policy).await;
+    }
+    let mut narrower = Vec::new();
+    for (&name, binding) in &bindings.wanted {
+        // Without its policy a binding gives nothing.
+        if outcome.failed.contains_key(name) {
+            continue;
+        }
+        let before = bindings.there.get(name);
+        let change = before.map_or(Change::Gains, |before| Change::of(binding, before));
+        match &change {
+            Change::Gains => outcome.put(bindings, name, binding).await,
+            Change::Both(wider) => outcome.put(bindings, name, wider).await,
+            Change::Loses => {}
+        }
+        if !matches!(change, Change::Gains) {
+            narrower.push(name);
+        }
+    }
+    narrower
+}
+
+/// Takes from bindings the namespaces that they lose, and deletes what is not wanted any more. Where what a namespace
+/// is to have could not be applied, it keeps what it had.
+async fn take(
+    policies: &Kind<'_, '_>,
+    bindings: &Kind<'_, '_>,
+    narrower: &[&str],
+    outcome: &mut Outcome,
+) {
+    let failed = bindings.wanted.iter();
+    let failed = failed.filter(|(name, _)| outcome.failed.contains_key(**name));
+    let without: Vec<Selected> = failed.filter_map(|(_, one)| Selected::of(one)).collect();
+    let is_needed = |name: &str| {
+        let selects = bindings
+            .there
+            .get(name)
+            .and_then(|one| one.selects.as_ref());
+        selects.is_some_and(|selects| without.iter().any(|without| selects.meets(without)))
+    };
+    for &name in narrower {
+        if let Some(binding) = bindings.wanted.get(name).filter(|_| !is_needed(name)) {
+            outcome.put(bindings, name, binding).await;
+        }
+    }
+    for kind in [bindings, policies] {
+        for (name, one) in kind.gone().filter(|(name, _)| !is_needed(name)) {
+            outcome.delete(kind.api, name, one.uid.clone()).await;
+        }
     }
 }
 
@@ -177,15 +192,9 @@ impl Objects {
 
 impl Outcome {
     /// Applies an object, unless it is there as it is to be.
-    async fn put(
-        &mut self,
-        api: &Api<DynamicObject>,
-        name: &str,
-        wanted: &Value,
-        before: Option<&Present>,
-    ) {
+    async fn put(&mut self, kind: &Kind<'_, '_>, name: &str, wanted: &Value) {
         let params = PatchParams::apply(FIELD_MANAGER);
-        let params = match before {
+        let params = match kind.there.get(name) {
             Some(Present { is_ours: false, .. }) => {
                 let kind = wanted["kind"].as_str().unwrap_or_default();
                 let why = format!("{kind} {name} is there and is not this program's");
@@ -197,22 +206,22 @@ impl Outcome {
             // Whoever has made one without the label keeps it: what differs is a conflict.
             None => params,
         };
-        match api.patch(name, &params, &Patch::Apply(wanted)).await {
+        match kind.api.patch(name, &params, &Patch::Apply(wanted)).await {
             Ok(_) => self.written += 1,
             Err(error) => self.fail(name, &error),
         }
     }
 
     /// Deletes an object, unless it is another one of that name by now.
-    async fn delete(&mut self, api: &Api<DynamicObject>, name: String, uid: Option<String>) {
+    async fn delete(&mut self, api: &Api<DynamicObject>, name: &str, uid: Option<String>) {
         let params = DeleteParams::default().preconditions(Preconditions {
             uid,
             resource_version: None,
         });
-        match api.delete(&name, &params).await {
+        match api.delete(name, &params).await {
             Ok(_) => self.deleted += 1,
             Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => {}
-            Err(error) => self.fail(&name, &error),
+            Err(error) => self.fail(name, &error),
         }
     }
 
@@ -233,27 +242,37 @@ fn owned(object: &Value) -> Value {
     object
 }
 
-/// The compiled objects that are there, by name, beside what is wanted of them. They are looked at page by page, as
-/// all of them may be much.
-async fn present(
-    api: &Api<DynamicObject>,
-    wanted: &BTreeMap<&str, Value>,
-) -> Result<BTreeMap<String, Present>, kube::Error> {
-    let mut params = ListParams::default()
-        .labels(&format!("{LABEL}={LABEL_VALUE}"))
-        .limit(PAGE);
-    let mut present = BTreeMap::new();
-    loop {
-        let page = api.list(&params).await?;
-        for object in page.items {
-            let name = object.name_any();
-            let one = Present::of(object, wanted.get(&*name));
-            present.insert(name, one);
+// === impl Kind ===
+
+impl<'a, 'w> Kind<'a, 'w> {
+    /// Looks at what is there, page by page, as all of it may be much.
+    async fn look(
+        api: &'a Api<DynamicObject>,
+        wanted: BTreeMap<&'w str, Value>,
+    ) -> Result<Self, kube::Error> {
+        let mut params = ListParams::default()
+            .labels(&format!("{LABEL}={LABEL_VALUE}"))
+            .limit(PAGE);
+        let mut there = BTreeMap::new();
+        loop {
+            let page = api.list(&params).await?;
+            for object in page.items {
+                let name = object.name_any();
+                let one = Present::of(object, wanted.get(&*name));
+                there.insert(name, one);
+            }
+            match page.metadata.continue_.filter(|next| !next.is_empty()) {
+                Some(next) => params = params.continue_token(&next),
+                None => return Ok(Self { api, wanted, there }),
+            }
         }
-        match page.metadata.continue_.filter(|next| !next.is_empty()) {
-            Some(next) => params = params.continue_token(&next),
-            None => return Ok(present),
-        }
+    }
+
+    /// This program's objects that are not wanted.
+    fn gone(&self) -> impl Iterator<Item = (&str, &Present)> {
+        let ours = self.there.iter().filter(|(_, one)| one.is_ours);
+        ours.map(|(name, one)| (name.as_str(), one))
+            .filter(|(name, _)| !self.wanted.contains_key(name))
     }
 }
 

@@ -67,3 +67,58 @@ pub(super) fn verdicts(
         })
         .collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use hardening_api::PolicyKind;
+    use hardening_compile::{Options, compile};
+    use hardening_engine::{Policy, UnknownNamespaces};
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_came_of_the_objects_that_a_policy_is_in_is_said_of_it() {
+        let mut set = PolicySet::new(UnknownNamespaces::NotYetSeen);
+        set.insert_namespace("shop", &BTreeMap::default());
+        let policy = json!({
+            "apiVersion": hardening_api::API_VERSION, "kind": PolicyKind::Cluster.name(),
+            "metadata": {"name": "all", "generation": 7}, "spec": {"profile": "Restricted"},
+        });
+        set.insert_policy(Policy::from_object(PolicyKind::Cluster, &policy).unwrap());
+        let compiled = compile(&set, &Options::default());
+        let [first, ..] = compiled.objects.as_slice() else {
+            panic!("nothing is compiled");
+        };
+        let failed = Outcome {
+            failed: BTreeMap::from([(first.name.clone(), "too busy".to_owned())]),
+            ..Outcome::default()
+        };
+        let unlisted = ListError("bindings", kube::Error::LinesCodecMaxLineLengthExceeded);
+        for (outcome, truth, reason, message) in [
+            (
+                Ok(Outcome::default()),
+                Truth::True,
+                reason::APPLIED,
+                "by itself",
+            ),
+            (Ok(failed), Truth::False, reason::NOT_APPLIED, "too busy"),
+            (
+                Err(unlisted),
+                Truth::Unknown,
+                reason::NOT_APPLIED,
+                "cannot list bindings",
+            ),
+        ] {
+            let said = verdicts(&set, &compiled, &outcome);
+            let [(key, judgement)] = said.as_slice() else {
+                panic!("{said:?}");
+            };
+            assert_eq!((&*key.name, judgement.generation), ("all", Some(7)));
+            assert_eq!((judgement.truth, &*judgement.reason), (truth, reason));
+            assert!(judgement.message.contains(message), "{}", judgement.message);
+        }
+    }
+}

@@ -136,7 +136,7 @@ impl Serialize for Ordered<'_> {
             Value::String(text) if self.literals && reads_well_as_literal(text) => {
                 LitStr(text).serialize(serializer)
             }
-            Value::String(text) if self.literals && is_json(text) => {
+            Value::String(text) if self.literals && reads_well_in_single_quotes(text) => {
                 SingleQuoted(text).serialize(serializer)
             }
             other => other.serialize(serializer),
@@ -144,9 +144,10 @@ impl Serialize for Ordered<'_> {
     }
 }
 
-/// JSON as a value, in annotations mostly, is unreadable between double quotes.
-fn is_json(text: &str) -> bool {
-    text.starts_with(['{', '['])
+/// JSON as a value, in annotations mostly, and expressions are unreadable between double quotes.
+fn reads_well_in_single_quotes(text: &str) -> bool {
+    let needs_quotes = text.starts_with(['{', '[', '!']) || text.contains(": ");
+    needs_quotes
         && text.contains('"')
         && text.chars().all(|c| (' '..='~').contains(&c) && c != '\'')
 }
@@ -276,6 +277,8 @@ mod tests {
         let written = block(&json!({"k": text}), None);
         assert_eq!(written, format!("k: '{text}'\n"));
         assert_eq!(read(&written), json!({"k": text}));
+        let text = r#"!a ? b : "c""#;
+        assert_eq!(block(&json!({"k": text}), None), format!("k: '{text}'\n"));
         for text in ["{\"a\":\"it's\"}", "[\"ö\"]", "{\"a\n\"}"] {
             assert_eq!(read(&block(&json!({"k": text}), None)), json!({"k": text}));
         }

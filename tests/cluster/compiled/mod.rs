@@ -4,6 +4,9 @@
 //! by one for whom the webhook is asked, and by one for whom both are. What is stored must be the same three
 //! times, byte for byte in the record.
 
+// The guide, as it is written.
+mod guide;
+
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -333,6 +336,60 @@ async fn pods_of_fifty_containers_are_within_the_cost_that_the_api_server_allows
         "compiled policies: {same} pods of fifty containers are the same, seed {seed}"
     ));
     assert!(same > 0);
+}
+
+/// Its parser takes an expression only so deep, whatever its length.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_many_policies_as_many_are_compiled_as_the_api_server_takes() {
+    let admin = Api::admin().await;
+    if !can_compile(&admin).await {
+        return;
+    }
+    let policy = |number: usize, mut spec: Value| {
+        spec["listMerge"] = "Union".into();
+        json!({
+            "apiVersion": hardening_api::API_VERSION, "kind": "PodHardeningPolicy",
+            "metadata": {"name": format!("many-{number:03}"), "namespace": "shop"}, "spec": spec,
+        })
+    };
+    let lists = |number: usize| {
+        let groups: Vec<usize> = (0..30).map(|i| 1000 * number + i).collect();
+        policy(
+            number,
+            json!({"pod": {"securityContext": {"supplementalGroups": groups}}}),
+        )
+    };
+    let selectors = |number: usize| {
+        let spec = json!({
+            "podSelector": {"matchLabels": {"app": format!("app-{number}")}},
+            "pod": {"securityContext": {"fsGroup": 1000 + number}},
+        });
+        policy(number, spec)
+    };
+    for (name, policies, least) in [
+        ("lists", (0..10).map(lists).collect::<Vec<_>>(), 10),
+        ("selectors", (0..300).map(selectors).collect(), 90),
+    ] {
+        let compiled = compile(&policy_set(&policies), &Options::default());
+        let [object] = compiled.objects.as_slice() else {
+            panic!("{name}: {} objects", compiled.objects.len());
+        };
+        assert!(
+            object.sources.len() >= least,
+            "{name}: {:?}",
+            compiled.refused
+        );
+        assert_eq!(
+            object.sources.len() + compiled.refused.len(),
+            policies.len()
+        );
+        let mut object = object.policy.clone();
+        object["metadata"]["name"] = format!("many-{name}").into();
+        let path = format!("{POLICIES}?dryRun=All");
+        if let Err(refusal) = admin.post(&path, &object).await {
+            panic!("{name}: {refusal}");
+        }
+    }
 }
 
 /// Whether a pod's author wrote what looks like a record, but is not as it is written here: CEL reads no
