@@ -16,7 +16,7 @@ use hyper_util::server::graceful::GracefulConnection;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::{JoinError, JoinSet};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -96,8 +96,7 @@ async fn pause(error: &io::Error) {
     }
 }
 
-/// Serves connections to the webhook.
-#[derive(Clone)]
+/// Serves connections to the webhook, which share it.
 pub(crate) struct WebhookConnections {
     pub(crate) tls: TlsAcceptor,
     pub(crate) router: Router,
@@ -110,7 +109,7 @@ pub(crate) struct WebhookConnections {
     /// The requests of HTTP/2 connections.
     pub(crate) streams: TaskTracker,
     /// For handshakes that fail: whoever can reach the port can make them fail.
-    pub(crate) log: Arc<LogLimit>,
+    pub(crate) log: LogLimit,
 }
 
 // === impl WebhookConnections ===
@@ -126,11 +125,22 @@ const PING_INTERVAL: Duration = Duration::from_secs(30);
 const PING_TIMEOUT: Duration = Duration::from_secs(20);
 
 impl WebhookConnections {
-    pub(crate) async fn serve(self, stream: TcpStream) {
+    /// Serves a connection. Whoever connects and says nothing, or is gone again, costs little more than the socket: what a
+    /// handshake needs, and all after it, is on the heap from the peer's first byte on.
+    pub(crate) async fn serve(self: Arc<Self>, stream: TcpStream) {
         let (_open, _) = Raised::by_one(&self.metrics.connections);
+        let deadline = Instant::now() + self.limits.handshake;
+        match timeout_at(deadline, stream.readable()).await {
+            Ok(Ok(())) => Box::pin(self.talk(stream, deadline)).await,
+            Ok(Err(error)) => self.note_handshake(&error),
+            Err(_) => self.note_silence(),
+        }
+    }
+
+    async fn talk(&self, stream: TcpStream, deadline: Instant) {
         // Answers are written whole; waiting for more would only delay them. Without it they are just late.
         let _ = stream.set_nodelay(true);
-        match timeout(self.limits.handshake, self.tls.accept(stream)).await {
+        match timeout_at(deadline, self.tls.accept(stream)).await {
             Ok(Ok(stream)) => {
                 let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
                 // On the heap, so that a connection that never gets so far does not hold the room for both.
@@ -140,15 +150,15 @@ impl WebhookConnections {
                     Box::pin(self.http1(stream)).await;
                 }
             }
-            Ok(Err(error)) => {
-                self.note_handshake(&error);
-            }
-            Err(_) => {
-                self.metrics
-                    .connection_error(ConnectionError::HandshakeTimeout);
-                tracing::debug!("a TLS handshake took too long");
-            }
+            Ok(Err(error)) => self.note_handshake(&error),
+            Err(_) => self.note_silence(),
         }
+    }
+
+    fn note_silence(&self) {
+        self.metrics
+            .connection_error(ConnectionError::HandshakeTimeout);
+        tracing::debug!("a TLS handshake took too long");
     }
 
     /// Port scanners and TCP probes close a connection before they have said anything: that is not worth a
@@ -167,7 +177,7 @@ impl WebhookConnections {
         }
     }
 
-    async fn http1(self, stream: tokio_rustls::server::TlsStream<TcpStream>) {
+    async fn http1(&self, stream: tokio_rustls::server::TlsStream<TcpStream>) {
         let activity = Activity::new();
         let service = reviews(self.router.clone(), Arc::clone(&activity));
         let io = TokioIo::new(Watched::new(stream, Arc::clone(&activity)));
@@ -175,7 +185,7 @@ impl WebhookConnections {
         self.drive(connection, &activity, &self.stop).await;
     }
 
-    async fn http2(self, stream: tokio_rustls::server::TlsStream<TcpStream>) {
+    async fn http2(&self, stream: tokio_rustls::server::TlsStream<TcpStream>) {
         let activity = Activity::new();
         let service = reviews(self.router.clone(), Arc::clone(&activity));
         let streams = u32::try_from(self.limits.in_flight).unwrap_or(u32::MAX);

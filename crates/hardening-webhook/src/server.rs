@@ -205,7 +205,7 @@ impl BoundWebhook {
         let policies = Policies::new(policies);
         let handler = Handler::new(policies.clone(), decide, metrics.clone(), limits.unseen);
         let router = Router::new(handler, limits, metrics.clone(), span);
-        let reviews = WebhookConnections {
+        let reviews = Arc::new(WebhookConnections {
             tls: TlsAcceptor::from(tls),
             router: router.clone(),
             limits,
@@ -213,8 +213,8 @@ impl BoundWebhook {
             draining: phases.draining.clone(),
             stop: phases.stop.clone(),
             streams: TaskTracker::new(),
-            log: Arc::new(LogLimit::new()),
-        };
+            log: LogLimit::new(),
+        });
         let following = follow(
             policies,
             metrics.clone(),
@@ -329,7 +329,7 @@ async fn follow(
 
 async fn serve_reviews(
     listener: TcpListener,
-    reviews: WebhookConnections,
+    reviews: Arc<WebhookConnections>,
     drain: Duration,
     last: CancellationToken,
 ) -> Result<(), ServeError> {
@@ -341,7 +341,7 @@ async fn serve_reviews(
     let most = reviews.limits.connections;
     let panicked = || metrics.connection_error(ConnectionError::Panic);
     accept(listener, most, drain, &stop, panicked, |stream| {
-        reviews.clone().serve(stream)
+        Arc::clone(&reviews).serve(stream)
     })
     .await;
     // Requests of connections that had to be cut off end by their own deadline.

@@ -211,6 +211,8 @@ pub(crate) async fn tls_speaking(
         .with_no_client_auth();
     config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
     let tcp = TcpStream::connect(address).await?;
+    // As every API server does: without it a request waits for the server to acknowledge the handshake.
+    tcp.set_nodelay(true)?;
     let name = ServerName::from(address.ip());
     TlsConnector::from(Arc::new(config))
         .connect(name, tcp)

@@ -108,10 +108,11 @@ impl Compiler<'_> {
                     r#"(variables.{name}Before.matches("{RECORD}") ? [variables.{name}Before] : []).map(record, record.substring(2, record.size() - 3).split("\"],\"")).flatten().map(entry, entry.split("\":[\"")).transformMapEntry(i, entry, {{entry[0]: entry[1].split("\",\"")}})"#
                 ),
             );
+            // Mostly nothing is held back, and then none of it need be put together.
             self.variable(
                 &format!("{name}Record"),
                 format!(
-                    r#""{{" + ({keys} + variables.{name}Earlier.map(key, key)).distinct().sort().map(key, {{"key": dyn(key), "before": dyn(variables.{name}Earlier[?key].orValue([])), "now": dyn(variables.{name}.filter(pair, pair[0] == key).map(pair, pair[1]))}}).map(entry, {{"key": entry.key, "paths": dyn(entry.before + entry.now.filter(path, !(path in entry.before)))}}).filter(entry, entry.paths != []).map(entry, "\"" + string(entry.key) + "\":[\"" + entry.paths.map(path, string(path)).join("\",\"") + "\"]").join(",") + "}}""#
+                    r#"variables.{name} == [] && variables.{name}Before == "" ? "{{}}" : "{{" + ({keys} + variables.{name}Earlier.map(key, key)).distinct().sort().map(key, {{"key": dyn(key), "before": dyn(variables.{name}Earlier[?key].orValue([])), "now": dyn(variables.{name}.filter(pair, pair[0] == key).map(pair, pair[1]))}}).map(entry, {{"key": entry.key, "paths": dyn(entry.before + entry.now.filter(path, !(path in entry.before)))}}).filter(entry, entry.paths != []).map(entry, "\"" + string(entry.key) + "\":[\"" + entry.paths.map(path, string(path)).join("\",\"") + "\"]").join(",") + "}}""#
                 ),
             );
         }
