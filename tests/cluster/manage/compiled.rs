@@ -13,10 +13,11 @@ use crate::support::controller::{Controller, free_addresses};
 use crate::support::tell::tell;
 use crate::support::version::{BINDINGS, POLICIES, can_compile};
 
-/// Pods that are created after every process of ours was killed.
+/// Pods that are created after every process of ours was killed, at least.
 const PODS: usize = 2000;
-/// Pods that are created before that.
+/// Pods that are created before that; and as many more may be while it happens.
 const BEFORE: usize = 200;
+const ALL: usize = PODS + 2 * BEFORE;
 /// Who creates them at once.
 const CREATORS: usize = 8;
 
@@ -87,7 +88,7 @@ async fn with_every_process_killed_under_load_each_pod_is_hardened_all_the_same(
         creators.spawn(async move {
             loop {
                 let number = created.fetch_add(1, Ordering::Relaxed);
-                if number >= BEFORE + PODS {
+                if number >= ALL {
                     return;
                 }
                 let pod = pod(&format!("pod-{number}"));
@@ -99,16 +100,18 @@ async fn with_every_process_killed_under_load_each_pod_is_hardened_all_the_same(
         (created.load(Ordering::Relaxed) >= BEFORE).then_some(())
     })
     .await;
-    let before = created.load(Ordering::Relaxed);
     replica.kill();
     leader.kill();
+    let before = created.load(Ordering::Relaxed);
     while let Some(ended) = creators.join_next().await {
         ended.unwrap();
     }
 
     let list = api.get(&pods("shop")).await.unwrap();
     let all = list["items"].as_array().unwrap();
-    assert_eq!(all.len(), BEFORE + PODS);
+    assert_eq!(all.len(), ALL);
+    let after = ALL - before;
+    assert!(after >= PODS, "{after}");
     let missed = all.iter().filter(|pod| {
         let context = &pod["spec"]["containers"][0]["securityContext"];
         pod["spec"]["securityContext"]["runAsUser"] != 1001
@@ -117,8 +120,7 @@ async fn with_every_process_killed_under_load_each_pod_is_hardened_all_the_same(
     });
     assert_eq!(missed.count(), 0);
     tell(&format!(
-        "compiled policies: of {} pods that were created after every replica and manager was killed none was missed",
-        all.len() - before
+        "compiled policies: of {after} pods that were created after every replica and manager was killed none was missed"
     ));
 
     // Nobody carries the change out; the first who comes back does.
