@@ -149,23 +149,19 @@ impl Work {
             let (additions, metrics) = (additions.clone(), self.metrics.clone());
             CompiledPolicies::new(client, policies, options, additions, metrics)
         });
-        let missed = async {
-            match missed {
-                Some(missed) => missed.run().await,
-                None => std::future::pending().await,
-            }
-        };
-        let compiled = async {
-            match compiled {
-                Some(compiled) => compiled.run().await,
-                None => std::future::pending().await,
-            }
-        };
         tokio::select! {
             () = watch.run() => {}
-            () = missed => {}
-            () = compiled => {}
+            () = if_wanted(missed.as_ref().map(MissedPods::run)) => {}
+            () = if_wanted(compiled.as_ref().map(CompiledPolicies::run)) => {}
         }
+    }
+}
+
+/// Works, if that is wanted; without work it never ends.
+async fn if_wanted(work: Option<impl Future<Output = ()>>) {
+    match work {
+        Some(work) => work.await,
+        None => std::future::pending().await,
     }
 }
 

@@ -61,9 +61,7 @@ impl CompiledPolicies {
     /// should.
     pub async fn run(&self) {
         let mut policies = self.policies.clone();
-        // Every cluster has namespaces, and a set is published once everything was listed.
-        let is_known = |set: &Arc<PolicySet>| set.namespace_count() > 0;
-        if policies.wait_for(is_known).await.is_err() {
+        if !crate::are_known(&mut policies).await {
             return;
         }
         let mut told = String::new();

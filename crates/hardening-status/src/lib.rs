@@ -18,6 +18,11 @@ mod missed;
 mod policies;
 mod state;
 
+use std::sync::Arc;
+
+use hardening_engine::PolicySet;
+use tokio::sync::watch;
+
 pub use compiled::CompiledPolicies;
 pub use condition::{Judgement, Truth};
 pub use lease::{Election, ElectionError};
@@ -26,3 +31,10 @@ pub use missed::{MissedPods, Schedule};
 pub use policies::{
     AdditionalConditions, Additions, Events, PolicyStatuses, Sources, additional_conditions,
 };
+
+/// Waits until the policies of the cluster are known; whether they are, as whoever publishes them may have ended.
+async fn are_known(policies: &mut watch::Receiver<Arc<PolicySet>>) -> bool {
+    // Every cluster has namespaces, and a set is published once everything was listed.
+    let is_known = |set: &Arc<PolicySet>| set.namespace_count() > 0;
+    policies.wait_for(is_known).await.is_ok()
+}
