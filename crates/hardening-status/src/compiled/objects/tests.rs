@@ -75,6 +75,15 @@ impl Server {
         (200, object)
     }
 
+    /// One that has these compiled policies, and nothing in its log.
+    async fn with<const N: usize>(compiled_policies: [(&str, &str, &str); N]) -> Self {
+        let server = Self::default();
+        let wanted = compiled_policies.map(|(name, text, names)| compiled(name, text, names));
+        server.objects().apply(&wanted).await.unwrap();
+        server.take_log();
+        server
+    }
+
     fn take_log(&self) -> Vec<String> {
         std::mem::take(&mut self.0.lock().unwrap().log)
     }
@@ -164,14 +173,7 @@ async fn only_what_differs_is_written_and_what_is_not_wanted_goes() {
 
 #[tokio::test(start_paused = true)]
 async fn a_namespace_that_goes_from_one_to_another_has_both_for_a_moment_and_never_none() {
-    let server = Server::default();
-    let before = [("a", "1", "x y"), ("b", "1", "z"), ("rest", "1", "!x y z")];
-    server
-        .objects()
-        .apply(&before.map(|(n, t, s)| compiled(n, t, s)))
-        .await
-        .unwrap();
-    server.take_log();
+    let server = Server::with([("a", "1", "x y"), ("b", "1", "z"), ("rest", "1", "!x y z")]).await;
     // `y` goes to b, `z` to a, and `w`, of which nothing was known, to b.
     let after = [
         ("a", "1", "x z"),
@@ -194,13 +196,7 @@ async fn a_namespace_that_goes_from_one_to_another_has_both_for_a_moment_and_nev
 
 #[tokio::test(start_paused = true)]
 async fn what_somebody_else_has_made_stays_and_so_does_what_its_namespaces_had() {
-    let server = Server::default();
-    let before = [("a", "1", "x"), ("b", "1", "y")];
-    server
-        .objects()
-        .apply(&before.map(|(n, t, s)| compiled(n, t, s)))
-        .await
-        .unwrap();
+    let server = Server::with([("a", "1", "x"), ("b", "1", "y")]).await;
     let theirs = compiled("c", "theirs", "x");
     let kinds = [
         "mutatingadmissionpolicies",
@@ -210,7 +206,6 @@ async fn what_somebody_else_has_made_stays_and_so_does_what_its_namespaces_had()
         let key = (kind.to_owned(), "c".to_owned());
         server.0.lock().unwrap().objects.insert(key, object);
     }
-    server.take_log();
     // `a` is not wanted any more, but what x is to have instead is not there.
     let outcome = check(&server, &[("c", "1", "x")], &["-ybindings b", "-ies b"]).await;
     let why = "MutatingAdmissionPolicy c is there and is not this program's";
@@ -222,14 +217,7 @@ async fn what_somebody_else_has_made_stays_and_so_does_what_its_namespaces_had()
 
 #[tokio::test(start_paused = true)]
 async fn one_that_cannot_be_applied_harms_no_other_and_leaves_its_namespaces_what_they_had() {
-    let server = Server::default();
-    let before = [("a", "1", "x y"), ("b", "1", "z")];
-    server
-        .objects()
-        .apply(&before.map(|(n, t, s)| compiled(n, t, s)))
-        .await
-        .unwrap();
-    server.take_log();
+    let server = Server::with([("a", "1", "x y"), ("b", "1", "z")]).await;
     server.0.lock().unwrap().refuses = Some("new".to_owned());
     let wanted = [("a", "2", "x"), ("new", "1", "y")];
     let wanted = wanted.map(|(n, t, s)| compiled(n, t, s));
