@@ -86,8 +86,8 @@ bench-audit: tools ## what an audit of 10,000 pods takes, beside kubectl listing
 bench-steps: tools ## how long each step of a review takes
 	cargo bench --package hardening-bench --bench time
 
-bench-hostile: tools ## how much longer honest calls take among a thousand hostile clients; wants a quiet machine
-	HARDENING_HONEST_CALLS=1000 HARDENING_HOSTILE_ROUNDS=5 cargo test --release --package hardening-controller --test program -- hostile:: --nocapture
+bench-hostile: tools ## how much longer honest calls take among a thousand hostile clients; wants two processors that do nothing else
+	HARDENING_HOSTILE_FIGURES=1 cargo test --release --package hardening-controller --test program -- hostile:: --nocapture
 
 bench-check: tools ## the instructions of each step of a review, held against those that were accepted
 	@hack/count-instructions

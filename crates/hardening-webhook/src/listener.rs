@@ -26,6 +26,7 @@ use crate::limits::Limits;
 use crate::log_limit::LogLimit;
 use crate::metrics::{ConnectionError, Metrics, Raised};
 use crate::router::Router;
+use crate::turns::Turns;
 
 /// Accepts connections until `stop`, and then waits as long as `drain` for those that are open. Each gets a
 /// task of its own, so that a slow handshake holds up nobody else; `panicked` is called where one ends by a
@@ -62,6 +63,8 @@ pub(crate) async fn accept<F>(
                         connection.await;
                         drop(permit);
                     });
+                    // Whoever connects again and again holds up nobody: what else is ready goes before the next one.
+                    tokio::task::yield_now().await;
                 }
                 Err(error) => pause(&error).await,
             },
@@ -108,6 +111,8 @@ pub(crate) struct WebhookConnections {
     pub(crate) stop: CancellationToken,
     /// The requests of HTTP/2 connections.
     pub(crate) streams: TaskTracker,
+    /// Of handshakes.
+    pub(crate) turns: Arc<Turns>,
     /// For handshakes that fail: whoever can reach the port can make them fail.
     pub(crate) log: LogLimit,
 }
@@ -130,8 +135,9 @@ impl WebhookConnections {
     pub(crate) async fn serve(self: Arc<Self>, stream: TcpStream) {
         let (_open, _) = Raised::by_one(&self.metrics.connections);
         let deadline = Instant::now() + self.limits.handshake;
-        match timeout_at(deadline, stream.readable()).await {
-            Ok(Ok(())) => Box::pin(self.talk(stream, deadline)).await,
+        match timeout_at(deadline, stream.peek(&mut [0])).await {
+            Ok(Ok(0)) => self.note_handshake(&io::ErrorKind::UnexpectedEof.into()),
+            Ok(Ok(_)) => Box::pin(self.talk(stream, deadline)).await,
             Ok(Err(error)) => self.note_handshake(&error),
             Err(_) => self.note_silence(),
         }
@@ -140,7 +146,8 @@ impl WebhookConnections {
     async fn talk(&self, stream: TcpStream, deadline: Instant) {
         // Answers are written whole; waiting for more would only delay them. Without it they are just late.
         let _ = stream.set_nodelay(true);
-        match timeout_at(deadline, self.tls.accept(stream)).await {
+        let shaking_hands = self.turns.take(self.tls.accept(stream));
+        match timeout_at(deadline, shaking_hands).await {
             Ok(Ok(stream)) => {
                 let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
                 // On the heap, so that a connection that never gets so far does not hold the room for both.

@@ -32,6 +32,7 @@ use crate::policies::Policies;
 use crate::probes::BoundProbes;
 use crate::router::{ReviewSpan, Router};
 use crate::tls::{Certificates, TlsError};
+use crate::turns::Turns;
 
 /// Why the server cannot start, or had to end.
 #[derive(Debug, thiserror::Error)]
@@ -205,6 +206,7 @@ impl BoundWebhook {
         let policies = Policies::new(policies);
         let handler = Handler::new(policies.clone(), decide, metrics.clone(), limits.unseen);
         let router = Router::new(handler, limits, metrics.clone(), span);
+        let turns = Arc::new(Turns::new());
         let reviews = Arc::new(WebhookConnections {
             tls: TlsAcceptor::from(tls),
             router: router.clone(),
@@ -213,6 +215,7 @@ impl BoundWebhook {
             draining: phases.draining.clone(),
             stop: phases.stop.clone(),
             streams: TaskTracker::new(),
+            turns: Arc::clone(&turns),
             log: LogLimit::new(),
         });
         let following = follow(
@@ -245,6 +248,7 @@ impl BoundWebhook {
                 ),
             );
         }
+        tasks.spawn("handshakes", give(turns, phases.last.clone()));
         tasks.spawn(
             "health and metrics",
             serve_probes(probes, limits, ending, phases.last.clone(), metrics),
@@ -311,6 +315,13 @@ async fn judge(
 ) -> Result<(), ServeError> {
     callers.keep_current(interval, metrics, last).await;
     Ok(())
+}
+
+async fn give(turns: Arc<Turns>, last: CancellationToken) -> Result<(), ServeError> {
+    match last.run_until_cancelled(turns.give()).await {
+        None => Ok(()),
+        Some(never) => match never {},
+    }
 }
 
 async fn follow(

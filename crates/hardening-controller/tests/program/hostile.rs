@@ -3,9 +3,12 @@
 //! Nothing here is timed to pass or fail: `make bench-hostile` shows how much longer honest calls take.
 
 use std::fs;
+use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
+use std::pin::pin;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -16,10 +19,14 @@ use hyper::{Request, StatusCode};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+use tokio::runtime::Runtime;
 use tokio::task::JoinSet;
+use tokio_rustls::TlsConnector;
 
 use crate::serving::{ca, serve_with};
-use crate::support::{DEADLINE, Server, TlsStream, get, review, review_of, tls};
+use crate::support::{
+    Caller, DEADLINE, Server, TlsStream, connector, get, review, review_of, tls_with,
+};
 
 /// Hostile clients of each kind.
 const EACH: usize = 200;
@@ -28,15 +35,42 @@ const EACH: usize = 200;
 /// that is tested here are far more than those of an optimised one.
 const MOST_MEMORY: usize = 56 << 10;
 
-/// Honest calls before and while there are hostile clients: few, unless somebody wants figures.
-fn honest() -> usize {
-    std::env::var("HARDENING_HONEST_CALLS").map_or(50, |calls| calls.parse().unwrap())
+/// How much is tried, as nobody wants to wait for figures who only wants to know whether calls are answered.
+#[derive(Clone, Copy)]
+struct Effort {
+    /// Honest calls of each kind before, and at least so many while, there are hostile clients.
+    calls: usize,
+    /// How often the crowd comes and goes, so that whatever else the machine does hits calls with and without it alike.
+    rounds: usize,
+    /// Whether the server has a processor of its own, and hostile clients run when nobody else wants to: what they take of
+    /// this machine's processors is not what is to be seen, as real ones are on machines of their own.
+    is_apart: bool,
 }
 
-/// How often the crowd comes and goes: once, unless somebody wants figures, which whatever else the machine does is to
-/// hit with and without the crowd alike.
-fn rounds() -> usize {
-    std::env::var("HARDENING_HOSTILE_ROUNDS").map_or(1, |rounds| rounds.parse().unwrap())
+impl Effort {
+    /// As `make bench-hostile` asks for.
+    fn asked_for() -> Self {
+        let is_apart = std::env::var_os("HARDENING_HOSTILE_FIGURES").is_some();
+        let (calls, rounds) = if is_apart { (1000, 5) } else { (50, 1) };
+        Self {
+            calls,
+            rounds,
+            is_apart,
+        }
+    }
+}
+
+/// Has Linux schedule a process or thread in some way.
+fn schedule(program: &str, args: &[&str], id: u32) {
+    let mut command = Command::new(program);
+    let status = command.args(args).arg(id.to_string()).stdout(Stdio::null());
+    assert!(status.status().unwrap().success(), "{program} {args:?}");
+}
+
+/// Moves this process to a processor, and with it whatever it starts from now on.
+fn run_on(processor: &str) {
+    let args = ["--all-tasks", "--cpu-list", "--pid", processor];
+    schedule("taskset", &args, std::process::id());
 }
 
 /// File descriptors that the program is started with; it needs more.
@@ -67,7 +101,7 @@ const ALL: [Hostile; 5] = [
 
 impl Hostile {
     /// Once: until the server has had enough.
-    async fn attack(self, server: SocketAddr, ca: &Path) -> io::Result<()> {
+    async fn attack(self, server: SocketAddr, tls: &TlsConnector) -> io::Result<()> {
         match self {
             Self::Silent => until_closed(TcpStream::connect(server).await?).await,
             Self::HalfHello => {
@@ -79,7 +113,7 @@ impl Hostile {
                 until_closed(stream).await
             }
             Self::Trickle => {
-                let (mut read, mut write) = tokio::io::split(tls(server, ca).await?);
+                let (mut read, mut write) = tokio::io::split(tls_with(tls, server).await?);
                 let trickling = async {
                     for byte in b"POST /mutate HTTP/1.1\r\nhost: localhost\r\n"
                         .iter()
@@ -98,7 +132,7 @@ impl Hostile {
                 }
             }
             Self::Endless => {
-                let mut stream = tls(server, ca).await?;
+                let mut stream = tls_with(tls, server).await?;
                 stream
                     .write_all(
                         b"POST /mutate HTTP/1.1\r\nhost: localhost\r\n\
@@ -129,29 +163,41 @@ async fn until_closed(mut stream: TcpStream) -> io::Result<()> {
 
 /// Hostile clients at work, for as long as this is in scope.
 struct Crowd {
-    _clients: JoinSet<()>,
+    runtime: Option<Runtime>,
     /// How often one of each kind has been through.
     rounds: [Arc<AtomicUsize>; ALL.len()],
 }
 
 impl Crowd {
-    fn gather(server: SocketAddr, ca: &Path) -> Self {
-        let mut clients = JoinSet::new();
+    fn gather(server: SocketAddr, ca: &Path, comes_last: bool) -> Self {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .on_thread_start(move || {
+                if comes_last {
+                    let thread = rustix::thread::gettid().as_raw_nonzero().get();
+                    schedule("chrt", &["--idle", "--pid", "0"], thread.unsigned_abs());
+                }
+            })
+            .build()
+            .unwrap();
+        let tls = connector(ca, &[]);
         let rounds = ALL.map(|_| Arc::<AtomicUsize>::default());
         for (kind, rounds) in ALL.into_iter().zip(&rounds) {
             for _ in 0..EACH {
-                let (rounds, ca) = (Arc::clone(rounds), ca.to_owned());
-                clients.spawn(async move {
+                let (rounds, tls) = (Arc::clone(rounds), tls.clone());
+                let client = async move {
                     loop {
                         // Being cut off is what it is after.
-                        let _ = kind.attack(server, &ca).await;
+                        let _ = kind.attack(server, &tls).await;
                         rounds.fetch_add(1, Ordering::Relaxed);
                     }
-                });
+                };
+                runtime.spawn(polite(client));
             }
         }
         Self {
-            _clients: clients,
+            runtime: Some(runtime),
             rounds,
         }
     }
@@ -162,20 +208,61 @@ impl Crowd {
     }
 }
 
-/// One honest call after another, each of which must succeed; the time that each took.
-async fn honest_calls(
-    server: &Server,
-    ca: &Path,
-    mut goes_on: impl FnMut(usize) -> bool,
-) -> Vec<Duration> {
-    let mut took = Vec::new();
-    while goes_on(took.len()) {
-        let started = Instant::now();
-        let answer = tokio::time::timeout(DEADLINE, review(server.address, ca)).await;
-        assert!(!answer.unwrap().is_null());
-        took.push(started.elapsed());
+/// As the client is, but that after each step others of this machine's threads may run first: Linux would let some
+/// milliseconds pass until honest clients are allowed to, whom real hostile ones do not keep from running.
+async fn polite(client: impl Future<Output = ()>) {
+    let mut client = pin!(client);
+    poll_fn(|context| {
+        std::thread::yield_now();
+        client.as_mut().poll(context)
+    })
+    .await;
+}
+
+impl Drop for Crowd {
+    fn drop(&mut self) {
+        // A runtime may not be waited for where this one is used.
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
     }
-    took
+}
+
+/// How long honest calls took, each of which must have succeeded.
+#[derive(Default)]
+struct Took {
+    /// On a connection that is kept, as an API server does.
+    kept: Vec<Duration>,
+    /// On a connection of its own, as an API server's first.
+    first: Vec<Duration>,
+}
+
+impl Took {
+    /// Makes one call after another, of both kinds.
+    async fn calls(&mut self, server: &Server, ca: &Path, mut goes_on: impl FnMut(usize) -> bool) {
+        let connect = || async {
+            let connecting = Caller::connect(server.address, ca);
+            tokio::time::timeout(DEADLINE, connecting).await.unwrap()
+        };
+        let mut kept = connect().await;
+        let mut made = 0;
+        while goes_on(made) {
+            let started = Instant::now();
+            kept.honest_review().await;
+            self.kept.push(started.elapsed());
+            let started = Instant::now();
+            connect().await.honest_review().await;
+            self.first.push(started.elapsed());
+            made += 1;
+        }
+    }
+}
+
+impl Caller {
+    async fn honest_review(&mut self) {
+        let answer = tokio::time::timeout(DEADLINE, self.review()).await;
+        assert!(!answer.unwrap().is_null());
+    }
 }
 
 /// Waits until the server has noticed that the crowd is gone.
@@ -184,45 +271,69 @@ async fn until_alone(server: &Server) {
     tokio::time::timeout(DEADLINE, gone).await.unwrap();
 }
 
-fn percentile(sorted: &[Duration], percent: usize) -> Duration {
-    sorted[(sorted.len() * percent / 100).min(sorted.len() - 1)]
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_thousand_hostile_clients_leave_honest_calls_answered() {
-    let (folder, server) = serve_with(Some(FEW_FILES), &[]);
-    let ca = ca(&folder);
-    let (mut alone, mut among_them) = (Vec::new(), Vec::new());
-    let (mut peak, mut connections) = ([0, 0], 0.0);
-    for _ in 0..rounds() {
-        alone.extend(honest_calls(&server, &ca, |calls| calls < honest()).await);
-        let crowd = Crowd::gather(server.address, &ca);
-        let calls = honest_calls(&server, &ca, |calls| {
-            let [besides, all] = memory(&server);
-            peak = [besides.max(peak[0]), all.max(peak[1])];
-            calls < honest() || !crowd.has_been_through()
-        });
-        among_them.extend(calls.await);
-        connections = metric(&server, "podhardening_connections").await;
-        drop(crowd);
-        until_alone(&server).await;
-    }
-    alone.sort();
-    among_them.sort();
-
-    let [p50, p99] =
-        [50, 99].map(|percent| [&among_them, &alone].map(|took| percentile(took, percent)));
+/// One line of figures: how long calls took among the crowd, and how long without.
+fn compare(kind: &str, mut among_them: Vec<Duration>, mut alone: Vec<Duration>) {
+    let [p50, p99] = [50, 99].map(|percent| {
+        [&mut among_them, &mut alone].map(|took| {
+            took.sort();
+            took[(took.len() * percent / 100).min(took.len() - 1)]
+        })
+    });
     println!(
-        "hostile: {} honest calls among {} hostile clients, {connections} connections at the end, none failed; \
-         p50 {:?} ({:?} without), p99 {:?} ({:?} without), {:.2} times; \
-         {} KiB resident at most, {} of them besides the program",
+        "hostile: {} calls, {kind}: p50 {:?} ({:?} without the crowd), p99 {:?} ({:?} without), {:.2} times",
         among_them.len(),
-        ALL.len() * EACH,
         p50[0],
         p50[1],
         p99[0],
         p99[1],
         p99[0].as_secs_f64() / p99[1].as_secs_f64(),
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_thousand_hostile_clients_leave_honest_calls_answered() {
+    let effort = Effort::asked_for();
+    let move_to = |processor| {
+        if effort.is_apart {
+            run_on(processor);
+        }
+    };
+    // The server stays where it was started.
+    move_to("0");
+    let threads: &[_] = if effort.is_apart {
+        &["--worker-threads", "1"]
+    } else {
+        &[]
+    };
+    let (folder, server) = serve_with(Some(FEW_FILES), threads);
+    move_to("1");
+    let ca = ca(&folder);
+    let (mut alone, mut among_them) = (Took::default(), Took::default());
+    let (mut peak, mut connections) = ([0, 0], 0.0);
+    for _ in 0..effort.rounds {
+        let few = |calls| calls < effort.calls;
+        alone.calls(&server, &ca, few).await;
+        let crowd = Crowd::gather(server.address, &ca, effort.is_apart);
+        let until_through = |calls| {
+            let [besides, all] = memory(&server);
+            peak = [besides.max(peak[0]), all.max(peak[1])];
+            few(calls) || !crowd.has_been_through()
+        };
+        among_them.calls(&server, &ca, until_through).await;
+        connections = metric(&server, "podhardening_connections").await;
+        drop(crowd);
+        until_alone(&server).await;
+    }
+    compare("a connection kept", among_them.kept, alone.kept);
+    compare(
+        "each on a connection of its own",
+        among_them.first,
+        alone.first,
+    );
+    println!(
+        "hostile: {} clients, {connections} connections at the end, no honest call failed; \
+         {} KiB resident at most, {} of them besides the program",
+        ALL.len() * EACH,
         peak[1],
         peak[0],
     );
@@ -309,9 +420,7 @@ async fn twice_as_many_reviews_as_it_takes_at_once_are_answered_or_told_to_come_
 }
 
 async fn http2(server: SocketAddr, ca: &Path) -> TlsStream {
-    crate::support::tls_speaking(server, ca, &[b"h2"])
-        .await
-        .unwrap()
+    tls_with(&connector(ca, &[b"h2"]), server).await.unwrap()
 }
 
 async fn metric(server: &Server, series: &str) -> f64 {

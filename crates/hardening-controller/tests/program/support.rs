@@ -9,8 +9,9 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
 use http_body_util::{BodyExt as _, Full};
-use hyper::body::Bytes;
-use hyper::{Method, Request, StatusCode};
+use hyper::body::{Bytes, Incoming};
+use hyper::client::conn::http1;
+use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, ServerName};
@@ -18,6 +19,7 @@ use rustls::{ClientConfig, RootCertStore};
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
+use tokio_util::task::AbortOnDropHandle;
 
 /// No wait in these tests is longer, on a machine that has much else to do.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
@@ -190,15 +192,11 @@ pub(crate) type TlsStream = tokio_rustls::client::TlsStream<TcpStream>;
 
 /// A connection for HTTP/1.1 that trusts this CA.
 pub(crate) async fn tls(address: SocketAddr, ca: &Path) -> std::io::Result<TlsStream> {
-    tls_speaking(address, ca, &[]).await
+    tls_with(&connector(ca, &[]), address).await
 }
 
-/// A connection for these protocols, by their names in ALPN.
-pub(crate) async fn tls_speaking(
-    address: SocketAddr,
-    ca: &Path,
-    protocols: &[&[u8]],
-) -> std::io::Result<TlsStream> {
+/// What makes connections that trust this CA, for these protocols by their names in ALPN.
+pub(crate) fn connector(ca: &Path, protocols: &[&[u8]]) -> TlsConnector {
     let mut roots = RootCertStore::empty();
     roots
         .add(CertificateDer::from_pem_file(ca).unwrap())
@@ -210,26 +208,57 @@ pub(crate) async fn tls_speaking(
         .with_root_certificates(roots)
         .with_no_client_auth();
     config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
+    TlsConnector::from(Arc::new(config))
+}
+
+pub(crate) async fn tls_with(
+    connector: &TlsConnector,
+    address: SocketAddr,
+) -> std::io::Result<TlsStream> {
     let tcp = TcpStream::connect(address).await?;
     // As every API server does: without it a request waits for the server to acknowledge the handshake.
     tcp.set_nodelay(true)?;
-    let name = ServerName::from(address.ip());
-    TlsConnector::from(Arc::new(config))
-        .connect(name, tcp)
-        .await
+    connector.connect(ServerName::from(address.ip()), tcp).await
+}
+
+/// A connection for HTTP/1.1 on which the webhook is asked, again and again.
+pub(crate) struct Caller {
+    sender: http1::SendRequest<Full<Bytes>>,
+    _connection: AbortOnDropHandle<()>,
+}
+
+impl Caller {
+    pub(crate) async fn connect(address: SocketAddr, ca: &Path) -> Self {
+        let io = TokioIo::new(tls(address, ca).await.unwrap());
+        let (sender, connection) = http1::handshake(io).await.unwrap();
+        let connection = async move {
+            // How it ends shows in what is sent on it.
+            let _ = connection.await;
+        };
+        Self {
+            sender,
+            _connection: AbortOnDropHandle::new(tokio::spawn(connection)),
+        }
+    }
+
+    /// Asks about a pod of namespace `shop`, and gives the answer's patch.
+    pub(crate) async fn review(&mut self) -> Value {
+        let review = review_of("shop");
+        let request = request(Method::POST, "/mutate").body(review.to_string().into());
+        self.sender.ready().await.unwrap();
+        let response = self.sender.send_request(request.unwrap()).await.unwrap();
+        let (status, body) = read(response).await;
+        assert_eq!(status, StatusCode::OK, "{body}");
+        let answer: Value = serde_json::from_str(&body).unwrap();
+        assert_eq!(answer["response"]["uid"], review["request"]["uid"]);
+        assert_eq!(answer["response"]["allowed"], true);
+        answer["response"]["patch"].clone()
+    }
 }
 
 /// Asks about a pod of namespace `shop`, and gives the answer's patch.
 pub(crate) async fn review(address: SocketAddr, ca: &Path) -> Value {
-    let review = review_of("shop");
-    let tls = tls(address, ca).await.unwrap();
-    let request = request(Method::POST, "/mutate").body(review.to_string().into());
-    let (status, body) = send(TokioIo::new(tls), request.unwrap()).await;
-    assert_eq!(status, StatusCode::OK, "{body}");
-    let answer: Value = serde_json::from_str(&body).unwrap();
-    assert_eq!(answer["response"]["uid"], review["request"]["uid"]);
-    assert_eq!(answer["response"]["allowed"], true);
-    answer["response"]["patch"].clone()
+    Caller::connect(address, ca).await.review().await
 }
 
 /// Asks the port for probes.
@@ -252,13 +281,17 @@ pub(crate) async fn send<I>(io: I, request: Request<Full<Bytes>>) -> (StatusCode
 where
     I: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
 {
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(io).await.unwrap();
+    let (mut sender, connection) = http1::handshake(io).await.unwrap();
     let exchange = async move {
         let response = sender.send_request(request).await.unwrap();
-        let status = response.status();
-        let body = response.into_body().collect().await.unwrap().to_bytes();
-        (status, String::from_utf8(body.to_vec()).unwrap())
+        read(response).await
     };
     // The connection carries the exchange, and may end with it.
     tokio::join!(exchange, connection).0
+}
+
+async fn read(response: Response<Incoming>) -> (StatusCode, String) {
+    let status = response.status();
+    let body = response.into_body().collect().await.unwrap().to_bytes();
+    (status, String::from_utf8(body.to_vec()).unwrap())
 }
