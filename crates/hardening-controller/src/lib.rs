@@ -72,10 +72,6 @@ fn raise_file_limit() {
     let _ = setrlimit(Resource::Nofile, limit);
 }
 
-/// How many tasks a thread goes on with before it looks for what has arrived: a review is not to wait for all that
-/// hostile clients have it do. Tokio's own is 61, and looking takes less than a microsecond.
-const TASKS_BETWEEN_EVENTS: u32 = 16;
-
 /// Runs the future on few threads, with its log: reviews take microseconds, and each thread costs memory.
 fn block_on(
     log: &LogArgs,
@@ -85,7 +81,6 @@ fn block_on(
     raise_file_limit();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(worker_threads)
-        .event_interval(TASKS_BETWEEN_EVENTS)
         .enable_all()
         .build()
         .context("start the runtime's threads")?;

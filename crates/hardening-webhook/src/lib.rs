@@ -36,7 +36,6 @@ mod json;
 mod listener;
 mod log_limit;
 mod managed_fields;
-mod turns;
 
 pub use admin::Admin;
 pub use callers::{Callers, CallersError};

@@ -26,7 +26,6 @@ use crate::limits::Limits;
 use crate::log_limit::LogLimit;
 use crate::metrics::{ConnectionError, Metrics, Raised};
 use crate::router::Router;
-use crate::turns::Turns;
 
 /// Accepts connections until `stop`, and then waits as long as `drain` for those that are open. Each gets a
 /// task of its own, so that a slow handshake holds up nobody else; `panicked` is called where one ends by a
@@ -111,8 +110,6 @@ pub(crate) struct WebhookConnections {
     pub(crate) stop: CancellationToken,
     /// The requests of HTTP/2 connections.
     pub(crate) streams: TaskTracker,
-    /// Of handshakes.
-    pub(crate) turns: Arc<Turns>,
     /// For handshakes that fail: whoever can reach the port can make them fail.
     pub(crate) log: LogLimit,
 }
@@ -146,8 +143,7 @@ impl WebhookConnections {
     async fn talk(&self, stream: TcpStream, deadline: Instant) {
         // Answers are written whole; waiting for more would only delay them. Without it they are just late.
         let _ = stream.set_nodelay(true);
-        let shaking_hands = self.turns.take(self.tls.accept(stream));
-        match timeout_at(deadline, shaking_hands).await {
+        match timeout_at(deadline, self.tls.accept(stream)).await {
             Ok(Ok(stream)) => {
                 let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
                 // On the heap, so that a connection that never gets so far does not hold the room for both.

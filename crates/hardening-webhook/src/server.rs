@@ -32,7 +32,6 @@ use crate::policies::Policies;
 use crate::probes::BoundProbes;
 use crate::router::{ReviewSpan, Router};
 use crate::tls::{Certificates, TlsError};
-use crate::turns::Turns;
 
 /// Why the server cannot start, or had to end.
 #[derive(Debug, thiserror::Error)]
@@ -206,7 +205,6 @@ impl BoundWebhook {
         let policies = Policies::new(policies);
         let handler = Handler::new(policies.clone(), decide, metrics.clone(), limits.unseen);
         let router = Router::new(handler, limits, metrics.clone(), span);
-        let turns = Arc::new(Turns::new());
         let reviews = Arc::new(WebhookConnections {
             tls: TlsAcceptor::from(tls),
             router: router.clone(),
@@ -215,7 +213,6 @@ impl BoundWebhook {
             draining: phases.draining.clone(),
             stop: phases.stop.clone(),
             streams: TaskTracker::new(),
-            turns: Arc::clone(&turns),
             log: LogLimit::new(),
         });
         let following = follow(
@@ -248,7 +245,6 @@ impl BoundWebhook {
                 ),
             );
         }
-        tasks.spawn("handshakes", give(turns, phases.last.clone()));
         tasks.spawn(
             "health and metrics",
             serve_probes(probes, limits, ending, phases.last.clone(), metrics),
@@ -315,13 +311,6 @@ async fn judge(
 ) -> Result<(), ServeError> {
     callers.keep_current(interval, metrics, last).await;
     Ok(())
-}
-
-async fn give(turns: Arc<Turns>, last: CancellationToken) -> Result<(), ServeError> {
-    match last.run_until_cancelled(turns.give()).await {
-        None => Ok(()),
-        Some(never) => match never {},
-    }
 }
 
 async fn follow(
