@@ -87,7 +87,7 @@ bench-steps: tools ## how long each step of a review takes
 	cargo bench --package hardening-bench --bench time
 
 bench-hostile: tools ## how much longer honest calls take among a thousand hostile clients; wants two processors that do nothing else
-	HARDENING_HOSTILE_FIGURES=1 cargo test --release --package hardening-controller --test program -- hostile:: --nocapture
+	HARDENING_HOSTILE_FIGURES=1 cargo test --release --package hardening-controller --test program -- hostile::a_thousand --nocapture
 
 bench-check: tools ## the instructions of each step of a review, held against those that were accepted
 	@hack/count-instructions

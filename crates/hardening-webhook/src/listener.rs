@@ -133,6 +133,7 @@ impl WebhookConnections {
         let (_open, _) = Raised::by_one(&self.metrics.connections);
         let deadline = Instant::now() + self.limits.handshake;
         match timeout_at(deadline, stream.peek(&mut [0])).await {
+            // Gone again: nothing is set up for it.
             Ok(Ok(0)) => self.note_handshake(&io::ErrorKind::UnexpectedEof.into()),
             Ok(Ok(_)) => Box::pin(self.talk(stream, deadline)).await,
             Ok(Err(error)) => self.note_handshake(&error),

@@ -58,6 +58,14 @@ impl Effort {
             is_apart,
         }
     }
+
+    /// Moves this process to a processor, and with it whatever it starts from now on; only where they are to be apart.
+    fn run_on(self, processor: &str) {
+        if self.is_apart {
+            let args = ["--all-tasks", "--cpu-list", "--pid", processor];
+            schedule("taskset", &args, std::process::id());
+        }
+    }
 }
 
 /// Has Linux schedule a process or thread in some way.
@@ -65,12 +73,6 @@ fn schedule(program: &str, args: &[&str], id: u32) {
     let mut command = Command::new(program);
     let status = command.args(args).arg(id.to_string()).stdout(Stdio::null());
     assert!(status.status().unwrap().success(), "{program} {args:?}");
-}
-
-/// Moves this process to a processor, and with it whatever it starts from now on.
-fn run_on(processor: &str) {
-    let args = ["--all-tasks", "--cpu-list", "--pid", processor];
-    schedule("taskset", &args, std::process::id());
 }
 
 /// File descriptors that the program is started with; it needs more.
@@ -271,14 +273,16 @@ async fn until_alone(server: &Server) {
     tokio::time::timeout(DEADLINE, gone).await.unwrap();
 }
 
+fn percentile(sorted: &[Duration], percent: usize) -> Duration {
+    sorted[(sorted.len() * percent / 100).min(sorted.len() - 1)]
+}
+
 /// One line of figures: how long calls took among the crowd, and how long without.
 fn compare(kind: &str, mut among_them: Vec<Duration>, mut alone: Vec<Duration>) {
-    let [p50, p99] = [50, 99].map(|percent| {
-        [&mut among_them, &mut alone].map(|took| {
-            took.sort();
-            took[(took.len() * percent / 100).min(took.len() - 1)]
-        })
-    });
+    among_them.sort();
+    alone.sort();
+    let [p50, p99] =
+        [50, 99].map(|percent| [&among_them, &alone].map(|took| percentile(took, percent)));
     println!(
         "hostile: {} calls, {kind}: p50 {:?} ({:?} without the crowd), p99 {:?} ({:?} without), {:.2} times",
         among_them.len(),
@@ -293,20 +297,14 @@ fn compare(kind: &str, mut among_them: Vec<Duration>, mut alone: Vec<Duration>) 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_thousand_hostile_clients_leave_honest_calls_answered() {
     let effort = Effort::asked_for();
-    let move_to = |processor| {
-        if effort.is_apart {
-            run_on(processor);
-        }
+    let threads: &[_] = match effort.is_apart {
+        true => &["--worker-threads", "1"],
+        false => &[],
     };
     // The server stays where it was started.
-    move_to("0");
-    let threads: &[_] = if effort.is_apart {
-        &["--worker-threads", "1"]
-    } else {
-        &[]
-    };
+    effort.run_on("0");
     let (folder, server) = serve_with(Some(FEW_FILES), threads);
-    move_to("1");
+    effort.run_on("1");
     let ca = ca(&folder);
     let (mut alone, mut among_them) = (Took::default(), Took::default());
     let (mut peak, mut connections) = ([0, 0], 0.0);
