@@ -48,7 +48,7 @@ layers: ## each crate compiles alone, and depends only on what is below it
 	cargo test --quiet --package hardening-tests --test fast -- layers::
 
 test-faults: tools ## the installed chart under every fault, at full length, as a table; wants root, and takes long
-	cargo test --package hardening-tests --test faults
+	cargo test --workspace --test faults
 
 oracle: tools ## PodSecurityPolicy's own code of Kubernetes 1.24 against ours, on 20,000 generated pairs, as figures
 	cargo test --quiet --package hardening-psp --test fidelity -- --nocapture
@@ -72,12 +72,10 @@ doc: ## the crates' own documentation, warnings denied
 	RUSTDOCFLAGS="--deny warnings" cargo doc --workspace --no-deps --document-private-items
 
 bench: tools ## what a review costs, under load beside a no-op, and with many policies; wants a quiet machine and h2load
-	cargo build --release --package hardening-bench --package hardening-controller
-	@status=0; for part in webhook scale; do target/release/hardening-bench $$part || status=1; done; exit $$status
+	@hack/bench webhook scale
 
 bench-cluster: tools ## what a pod costs end to end on a control plane, beside other ways to fill it in; wants a quiet machine
-	cargo build --release --package hardening-bench --package hardening-controller
-	target/release/hardening-bench cluster
+	@hack/bench cluster
 
 bench-audit: tools ## what an audit of 10,000 pods takes, beside kubectl listing them; wants a quiet machine
 	cargo build --release --package hardening-bench --package kubectl-harden

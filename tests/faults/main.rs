@@ -1,7 +1,7 @@
 //! What the installed product does when things go wrong: the chart on a real node, its own image, and pods that are
 //! created all the time while replicas die, certificates change, and the API server goes away.
 //!
-//! `make test-faults` runs all of it at its full length; `cargo test --package hardening-tests --test faults --
+//! `make test-faults` runs all of it at its full length; `cargo test --workspace --test faults --
 //! kill` runs the faults with that in their name, `--short` a selection of them once each, as `make test` does, and
 //! `10,000 --soak-minutes=60` the soak for an hour; `--image=ARCHIVE` tries an image that is there. It is no test binary of the usual kind: its tests share one
 //! cluster and take turns, as each breaks it. It prints a table, and fails where what must hold did not.

@@ -8,6 +8,7 @@ use hardening_api::policy::{
 use serde::Serialize;
 
 use crate::field::Field;
+use crate::write::write_list;
 
 /// Where a default is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -231,7 +232,7 @@ impl Value {
             Self::Id(id) => out.extend_from_slice(id.to_string().as_bytes()),
             Self::Json(json) => out.extend_from_slice(json.as_bytes()),
             Self::Items(items) => {
-                crate::patch::write_list(out, items.iter(), |out, item| {
+                write_list(out, items.iter(), |out, item| {
                     out.extend_from_slice(item.json.as_bytes());
                 });
             }

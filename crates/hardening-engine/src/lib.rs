@@ -49,6 +49,7 @@ pub mod running;
 mod selector;
 mod state;
 mod token;
+mod write;
 
 pub use field::{FIELDS, Field, FieldRow, Shape};
 pub use guard::Guard;
@@ -59,3 +60,4 @@ pub use pod::{InvalidPod, Pod};
 pub use policy::{InvalidPolicy, Policy, PolicyKey, PolicyRef};
 pub use policy_set::{Matching, PolicySet, UnknownNamespaces, Unseen};
 pub use record::{FILLED, Records, WITHHELD};
+pub use write::write_string;

@@ -4,10 +4,10 @@ use hardening_api::policy::ContainerKind;
 
 use crate::defaults::Value;
 use crate::field::{Field, Shape};
-use crate::patch;
 use crate::pod::Pod;
 use crate::policy::Policy;
 use crate::policy_set::PolicySet;
+use crate::write::{write_list, write_string};
 
 /// Why a policy is not for a pod.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,8 +54,8 @@ impl Policy {
             if items.is_empty() {
                 return None;
             }
-            patch::write_list(&mut out, items.iter(), |out, item| match field {
-                Field::WritablePaths => patch::write_string(out, &item.key),
+            write_list(&mut out, items.iter(), |out, item| match field {
+                Field::WritablePaths => write_string(out, &item.key),
                 _ => out.extend_from_slice(item.json.as_bytes()),
             });
         } else {

@@ -9,12 +9,13 @@ use crate::field::Field;
 use crate::plan::{Fill, FillValue, Plan, Target, list_of};
 use crate::pod::{Container, ContainerKind, Pod, Volume};
 use crate::record::{self, Records};
+use crate::write::{push, write_list, write_string};
 
 /// Writes the patch of a plan that is not empty.
 pub(crate) fn write(plan: &Plan<'_>, records: &Records, out: &mut Vec<u8>) {
-    // An operation, or a member, of some thirty bytes for each fill; and the records, with room for escapes.
+    // An operation, or a member, of some thirty bytes for each fill; and the records.
     let records_len = records.filled.len() + records.withheld.len();
-    out.reserve(256 + 64 * plan.fills.len() + records_len + records_len / 4);
+    out.reserve(256 + 64 * plan.fills.len() + records_len);
     let mut fills: Vec<&Fill<'_>> = plan.fills.iter().collect();
     fills.sort_by_key(|fill| (place(fill.target), fill.field));
     let mut ops = Operations { out, any: false };
@@ -65,71 +66,30 @@ pub(crate) struct Operations<'o> {
 impl Operations<'_> {
     /// An `add`, its value written by `value`. The parts of a path are names and numbers that need no
     /// escape.
-    pub(crate) fn add(&mut self, path: &[&str], value: impl FnOnce(&mut Vec<u8>)) {
-        self.open("add", path);
-        self.out.extend_from_slice(b",\"value\":");
+    pub(crate) fn add<const N: usize>(
+        &mut self,
+        path: [&str; N],
+        value: impl FnOnce(&mut Vec<u8>),
+    ) {
+        self.next();
+        push(self.out, ["{\"op\":\"add\",\"path\":\""]);
+        push(self.out, path);
+        push(self.out, ["\",\"value\":"]);
         value(self.out);
         self.out.push(b'}');
     }
 
-    fn remove(&mut self, path: &[&str]) {
-        self.open("remove", path);
-        self.out.push(b'}');
+    fn remove<const N: usize>(&mut self, path: [&str; N]) {
+        self.next();
+        push(self.out, ["{\"op\":\"remove\",\"path\":\""]);
+        push(self.out, path);
+        push(self.out, ["\"}"]);
     }
 
-    fn open(&mut self, op: &str, path: &[&str]) {
+    fn next(&mut self) {
         if std::mem::replace(&mut self.any, true) {
             self.out.push(b',');
         }
-        push(self.out, &["{\"op\":\"", op, "\",\"path\":\""]);
-        push(self.out, path);
-        self.out.push(b'"');
-    }
-}
-
-/// Writes text as it is. A patch is made of so little that formatting it would cost as much as the rest.
-fn push(out: &mut Vec<u8>, parts: &[&str]) {
-    for part in parts {
-        out.extend_from_slice(part.as_bytes());
-    }
-}
-
-/// Writes a JSON list.
-pub(crate) fn write_list<T>(
-    out: &mut Vec<u8>,
-    items: impl Iterator<Item = T>,
-    mut write: impl FnMut(&mut Vec<u8>, T),
-) {
-    out.push(b'[');
-    for (i, item) in items.enumerate() {
-        if i > 0 {
-            out.push(b',');
-        }
-        write(out, item);
-    }
-    out.push(b']');
-}
-
-/// Writes a JSON string.
-pub(crate) fn write_string(out: &mut Vec<u8>, text: &str) {
-    // To the end in any case: so the compiler looks at sixteen bytes at once.
-    let has = |special: fn(u8) -> bool| text.bytes().fold(false, |any, byte| any | special(byte));
-    let has_quotes = has(|byte| byte == b'"');
-    if has(|byte| byte == b'\\' || byte.is_ascii_control()) {
-        // A string cannot fail to become JSON, nor a Vec to be written to.
-        let _ = serde_json::to_writer(out, text);
-    } else if has_quotes {
-        // A record, which is JSON itself.
-        out.reserve(text.len() + text.len() / 4 + 2);
-        out.push(b'"');
-        let mut written = 0;
-        for quote in memchr::memchr_iter(b'"', text.as_bytes()) {
-            push(out, &[text.get(written..quote).unwrap_or_default(), "\\"]);
-            written = quote;
-        }
-        push(out, &[text.get(written..).unwrap_or_default(), "\""]);
-    } else {
-        push(out, &["\"", text, "\""]);
     }
 }
 
@@ -140,10 +100,10 @@ fn remove_token(ops: &mut Operations<'_>, plan: &Plan<'_>) {
     for (kind, container, mount) in plan.token.mounts.iter().rev() {
         let (container, mount) = (container.to_string(), mount.to_string());
         let list = list_of(*kind);
-        ops.remove(&["/spec/", list, "/", &container, "/volumeMounts/", &mount]);
+        ops.remove(["/spec/", list, "/", &container, "/volumeMounts/", &mount]);
     }
     for volume in plan.token.volumes.iter().rev() {
-        ops.remove(&["/spec/volumes/", &volume.to_string()]);
+        ops.remove(["/spec/volumes/", &volume.to_string()]);
     }
 }
 
@@ -159,13 +119,13 @@ fn write_pod(ops: &mut Operations<'_>, pod: &Pod<'_>, fills: &[&Fill<'_>]) {
         path.is_some_and(|path| path.starts_with(CONTEXT))
     };
     for group in groups(fills).filter(|group| !in_context(group)) {
-        ops.add(&["/spec/", name(group)], |out| {
+        ops.add(["/spec/", name(group)], |out| {
             write_value(out, group);
         });
     }
     let context = || groups(fills).filter(in_context);
     if !has_context && context().next().is_some() {
-        ops.add(&["/spec/securityContext"], |out| {
+        ops.add(["/spec/securityContext"], |out| {
             write_members(out, context());
         });
     } else {
@@ -177,7 +137,7 @@ fn write_pod(ops: &mut Operations<'_>, pod: &Pod<'_>, fills: &[&Fill<'_>]) {
                     .is_some_and(|spec| spec.written().contains(field)),
                 None => false,
             };
-            add_or_append(ops, &["/spec/securityContext"], group, list_exists);
+            add_or_append(ops, ["/spec", "/securityContext"], group, list_exists);
         }
     }
 }
@@ -202,23 +162,23 @@ fn write_container<'a>(
     let capabilities_base = [&*place, "/securityContext/capabilities"];
     match &container.security_context {
         None if fields().next().is_some() => {
-            ops.add(&base, |out| write_object(out, fields));
+            ops.add(base, |out| write_object(out, fields));
         }
         None => {}
         Some(context) => {
             for group in fields().filter(|group| !is_capability(group)) {
-                add_or_append(ops, &base, group, false);
+                add_or_append(ops, base, group, false);
             }
             let capabilities = || fields().filter(is_capability);
             if context.capabilities.is_none() && capabilities().next().is_some() {
-                ops.add(&capabilities_base, |out| {
+                ops.add(capabilities_base, |out| {
                     write_members(out, capabilities());
                 });
             } else {
                 for group in capabilities() {
                     let written = container.written();
                     let exists = field(group).is_some_and(|field| written.contains(field));
-                    add_or_append(ops, &capabilities_base, group, exists);
+                    add_or_append(ops, capabilities_base, group, exists);
                 }
             }
         }
@@ -251,15 +211,20 @@ fn name(group: &[&Fill<'_>]) -> &'static str {
     dot.and_then(|dot| path.get(dot + 1..)).unwrap_or(path)
 }
 
-fn add_or_append(ops: &mut Operations<'_>, base: &[&str], group: &[&Fill<'_>], list_exists: bool) {
+fn add_or_append(
+    ops: &mut Operations<'_>,
+    [object, member]: [&str; 2],
+    group: &[&Fill<'_>],
+    list_exists: bool,
+) {
     let name = name(group);
     if !list_exists {
-        return ops.add(&[base, &["/", name]].concat(), |out| {
+        return ops.add([object, member, "/", name], |out| {
             write_value(out, group);
         });
     }
     for item in group.iter().flat_map(|fill| fill.items()) {
-        ops.add(&[base, &["/", name, "/-"]].concat(), |out| {
+        ops.add([object, member, "/", name, "/-"], |out| {
             out.extend_from_slice(item.json.as_bytes());
         });
     }
@@ -290,7 +255,7 @@ fn write_members<'f, 'a: 'f>(out: &mut Vec<u8>, groups: impl Iterator<Item = &'f
         if i > 0 {
             out.push(b',');
         }
-        push(out, &["\"", name(group), "\":"]);
+        push(out, ["\"", name(group), "\":"]);
         write_value(out, group);
     }
     out.push(b'}');
@@ -356,15 +321,15 @@ impl<'a> Volumes<'a> {
         let write = |out: &mut Vec<u8>, (name, item): &(String, &Item)| {
             push(
                 out,
-                &["{\"emptyDir\":", &item.json, ",\"name\":\"", name, "\"}"],
+                ["{\"emptyDir\":", &item.json, ",\"name\":\"", name, "\"}"],
             );
         };
         if self.list_exists {
             for volume in &self.added {
-                ops.add(&["/spec/volumes/-"], |out| write(out, volume));
+                ops.add(["/spec/volumes/-"], |out| write(out, volume));
             }
         } else if !self.added.is_empty() {
-            ops.add(&["/spec/volumes"], |out| {
+            ops.add(["/spec/volumes"], |out| {
                 write_list(out, self.added.iter(), write);
             });
         }
@@ -426,16 +391,16 @@ fn write_mounts<'f, 'a: 'f>(
     let write = |out: &mut Vec<u8>, (name, path): &(String, &str)| {
         out.extend_from_slice(b"{\"mountPath\":");
         write_string(out, path);
-        push(out, &[",\"name\":\"", name, "\"}"]);
+        push(out, [",\"name\":\"", name, "\"}"]);
     };
     if container.volume_mounts.is_some() {
         for mount in &mounts {
-            ops.add(&[place, "/volumeMounts/-"], |out| {
+            ops.add([place, "/volumeMounts/-"], |out| {
                 write(out, mount);
             });
         }
     } else if !mounts.is_empty() {
-        ops.add(&[place, "/volumeMounts"], |out| {
+        ops.add([place, "/volumeMounts"], |out| {
             write_list(out, mounts.iter(), write);
         });
     }

@@ -15,6 +15,7 @@ use crate::policy_set::Matching;
 use crate::record::Records;
 use crate::state::State;
 use crate::token;
+use crate::write::{write_list, write_string};
 
 /// What is to be done to a pod, and why.
 #[derive(Debug)]
@@ -179,12 +180,12 @@ impl<'a> Fill<'a> {
         match &self.value {
             FillValue::Single(value) => value.write_json(&mut out),
             FillValue::Items(items) if self.field == Field::WritablePaths => {
-                patch::write_list(&mut out, items.iter(), |out, item| {
-                    patch::write_string(out, &item.key);
+                write_list(&mut out, items.iter(), |out, item| {
+                    write_string(out, &item.key);
                 });
             }
             FillValue::Items(items) => {
-                patch::write_list(&mut out, items.iter(), |out, item| {
+                write_list(&mut out, items.iter(), |out, item| {
                     out.extend_from_slice(item.json.as_bytes());
                 });
             }
@@ -240,10 +241,17 @@ fn path(target: Target<'_>, field: Field) -> String {
 pub(crate) fn push_path(out: &mut String, target: Target<'_>, field: Field) {
     let row = field.row();
     match target {
-        Target::Pod => out.extend(["spec.", row.pod.unwrap_or_default()]),
+        Target::Pod => {
+            out.push_str("spec.");
+            out.push_str(row.pod.unwrap_or_default());
+        }
         Target::Container { kind, name, .. } => {
-            let field = row.container.unwrap_or_default();
-            out.extend(["spec.", list_of(kind), "[", name, "].", field]);
+            out.push_str("spec.");
+            out.push_str(list_of(kind));
+            out.push('[');
+            out.push_str(name);
+            out.push_str("].");
+            out.push_str(row.container.unwrap_or_default());
         }
     }
 }

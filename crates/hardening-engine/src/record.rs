@@ -8,9 +8,10 @@ use std::ptr;
 use crate::field::Field;
 use crate::guard::Guard;
 use crate::json::Text;
-use crate::patch::{Operations, write_list, write_string};
+use crate::patch::Operations;
 use crate::plan::{Fill, Plan, Target, Withheld, push_path};
 use crate::policy::PolicyRef;
+use crate::write::{push, write_list, write_nested_string};
 
 /// On the pod: policy (`namespace/name@generation`, or `name@generation`) to the fields it filled in.
 pub const FILLED: &str = "podhardening.dev/filled";
@@ -23,8 +24,9 @@ pub(crate) const ANNOTATIONS_LIMIT: usize = 256 * 1024;
 /// The most characters of a warning that every client shows whole.
 const WARNING_LIMIT: usize = 120;
 
-/// What a plan did and why, as JSON: each is an object whose keys are policies or guards, in order, and whose
-/// values are lists of fields. Empty text where there is nothing to say.
+/// What a plan did and why: each is an object whose keys are policies or guards, in order, and whose values are lists
+/// of fields. As a JSON string that holds the object's JSON, quotes and escapes included, since that is what it becomes
+/// wherever it goes. Empty text where there is nothing to say.
 #[derive(Debug, Default)]
 pub struct Records {
     /// Policy (`namespace/name@generation`, or `name@generation` for a cluster policy) to the fields that it
@@ -37,7 +39,7 @@ pub struct Records {
 }
 
 impl Records {
-    /// What the API server's audit log gets: names without a prefix, and JSON.
+    /// What the API server's audit log gets: names without a prefix, and JSON strings.
     #[must_use]
     pub fn into_audit_annotations(self) -> Vec<(&'static str, String)> {
         let records = [
@@ -122,12 +124,13 @@ pub(crate) fn write(ops: &mut Operations<'_>, plan: &Plan<'_>, records: &Records
         (WITHHELD, on_top_of(withheld, &records.withheld)),
     ];
     let records = records.iter().filter(|(_, json)| !json.is_empty());
-    let added: usize = records
-        .clone()
-        .map(|(key, json)| key.len() + json.len())
-        .sum();
     let written = annotations.map_or(0, |annotations| annotations.bytes);
-    if written + plan.app_armor_bytes + added > ANNOTATIONS_LIMIT {
+    let bytes = |of: fn(&str) -> usize| {
+        let added = records.clone().map(|(key, json)| key.len() + of(json));
+        written + plan.app_armor_bytes + added.sum::<usize>()
+    };
+    // Escapes do not count, but only near the limit does that matter.
+    if bytes(str::len) > ANNOTATIONS_LIMIT && bytes(len_unescaped) > ANNOTATIONS_LIMIT {
         return;
     }
     let object = |out: &mut Vec<u8>| {
@@ -136,24 +139,22 @@ pub(crate) fn write(ops: &mut Operations<'_>, plan: &Plan<'_>, records: &Records
             if i > 0 {
                 out.push(b',');
             }
-            write_string(out, key);
-            out.push(b':');
-            write_string(out, json);
+            push(out, ["\"", key, "\":", json]);
         }
         out.push(b'}');
     };
     match (&plan.pod.metadata, annotations) {
-        (None, _) => ops.add(&["/metadata"], |out| {
+        (None, _) => ops.add(["/metadata"], |out| {
             out.extend_from_slice(b"{\"annotations\":");
             object(out);
             out.push(b'}');
         }),
-        (Some(_), None) => ops.add(&["/metadata/annotations"], object),
+        (Some(_), None) => ops.add(["/metadata/annotations"], object),
         (Some(_), Some(_)) => {
             for (key, json) in records {
                 let key = key.replace('/', "~1");
-                ops.add(&["/metadata/annotations/", &key], |out| {
-                    write_string(out, json);
+                ops.add(["/metadata/annotations/", &key], |out| {
+                    push(out, [json]);
                 });
             }
         }
@@ -184,7 +185,7 @@ fn filled(fills: &[Fill<'_>]) -> String {
         });
         (key.as_str(), places)
     });
-    to_json(policies)
+    to_json_string(policies)
 }
 
 fn withheld(withheld: &[Withheld<'_>]) -> String {
@@ -202,13 +203,13 @@ fn withheld(withheld: &[Withheld<'_>]) -> String {
         }
         (guard.name(), places.into_iter())
     });
-    to_json(guards)
+    to_json_string(guards)
 }
 
 /// A field at its place, and the item of it that is meant, if it is one.
 type Place<'a> = (Target<'a>, Field, Option<&'a str>);
 
-fn to_json<'a, P: Iterator<Item = Place<'a>>>(
+fn to_json_string<'a, P: Iterator<Item = Place<'a>>>(
     lists: impl ExactSizeIterator<Item = (&'a str, P)>,
 ) -> String {
     if lists.len() == 0 {
@@ -217,8 +218,8 @@ fn to_json<'a, P: Iterator<Item = Place<'a>>>(
     let mut out = Vec::with_capacity(RECORD_CAPACITY);
     let mut path = String::new();
     for (i, (key, places)) in lists.enumerate() {
-        out.extend_from_slice(if i == 0 { b"{" } else { b"," });
-        write_string(&mut out, key);
+        push(&mut out, [if i == 0 { "\"{" } else { "," }]);
+        write_nested_string(&mut out, key);
         out.push(b':');
         write_list(&mut out, places, |out, (target, field, item)| {
             path.clear();
@@ -226,10 +227,10 @@ fn to_json<'a, P: Iterator<Item = Place<'a>>>(
             if let Some(item) = item {
                 path.extend(["[", item, "]"]);
             }
-            write_string(out, &path);
+            write_nested_string(out, &path);
         });
     }
-    out.push(b'}');
+    push(&mut out, ["}\""]);
     // Made of text alone.
     String::from_utf8(out).unwrap_or_default()
 }
@@ -237,7 +238,7 @@ fn to_json<'a, P: Iterator<Item = Place<'a>>>(
 /// Room for the record of a pod with a few containers.
 const RECORD_CAPACITY: usize = 1024;
 
-/// What an earlier round recorded, with what this one adds to it.
+/// What an earlier round recorded, with what this one, a JSON string, adds to it; likewise.
 fn on_top_of<'r>(earlier: Option<&Text<'_>>, json: &'r str) -> Cow<'r, str> {
     let Some(earlier) = earlier else {
         return Cow::Borrowed(json);
@@ -245,7 +246,7 @@ fn on_top_of<'r>(earlier: Option<&Text<'_>>, json: &'r str) -> Cow<'r, str> {
     // What is not a record of ours is written over.
     let read = |json: &str| serde_json::from_str::<Record>(json).unwrap_or_default();
     let mut record = read(earlier.as_str());
-    for (key, paths) in read(json) {
+    for (key, paths) in read(&unescaped(json)) {
         let known = record.entry(key).or_default();
         for path in paths {
             if !known.contains(&path) {
@@ -256,8 +257,17 @@ fn on_top_of<'r>(earlier: Option<&Text<'_>>, json: &'r str) -> Cow<'r, str> {
     if record.is_empty() {
         return Cow::Borrowed("");
     }
-    // Strings in maps cannot fail to become JSON.
+    // Strings in maps cannot fail to become JSON, nor JSON a string.
+    let record = serde_json::to_string(&record).unwrap_or_default();
     Cow::Owned(serde_json::to_string(&record).unwrap_or_default())
+}
+
+fn unescaped(json: &str) -> String {
+    serde_json::from_str(json).unwrap_or_default()
+}
+
+fn len_unescaped(json: &str) -> usize {
+    unescaped(json).len()
 }
 
 type Record = BTreeMap<String, Vec<String>>;

@@ -61,6 +61,10 @@ impl Target {
             (format!("CFLAGS_{underscored}"), c.join(" ").into()),
             (format!("CC_{underscored}"), self.compiler.into()),
         ];
+        if self.triple.starts_with("aarch64") {
+            // jemalloc does not start where the kernel's pages are larger than it was told: on arm64 they may be of 64 KiB.
+            variables.push(("JEMALLOC_SYS_WITH_LG_PAGE".to_owned(), "16".into()));
+        }
         if self.is_foreign {
             let name = format!("CARGO_TARGET_{}_LINKER", underscored.to_uppercase());
             variables.push((name, self.compiler.into()));

@@ -38,7 +38,7 @@ pub trait Decide: fmt::Debug + Send + Sync + 'static {
 pub struct Decision {
     /// The patch, an RFC 6902 document; empty where nothing is filled in.
     pub patch: Vec<u8>,
-    /// For the API server's audit log.
+    /// For the API server's audit log; the values are JSON strings.
     pub audit_annotations: Vec<(&'static str, String)>,
     /// For the client.
     pub warning: Option<String>,
