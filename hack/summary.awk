@@ -74,6 +74,7 @@ END {
     # A test binary that crashes, or does not compile, names no test.
     if (status["tests"] + status["traces"] != 0 && all_failed == 0)
         wrong = wrong "cargo test failed without naming a test\n"
+    if (status["build"] != 0) wrong = wrong "cargo build failed\n"
     if (status["faults"] != 0 && failed["fault tests"] == 0)
         wrong = wrong "the fault suite ended without naming a fault\n"
     if (status["instructions"] != 0 && failed["instruction counts"] == 0) wrong = wrong "hack/count-instructions failed\n"
