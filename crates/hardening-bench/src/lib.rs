@@ -21,14 +21,9 @@ use hardening_engine::{Policy, PolicySet, UnknownNamespaces};
 use hardening_webhook::{Decide, Handler, Metrics, Policies};
 use prometheus_client::registry::Registry;
 use serde_json::{Value, json};
-use tikv_jemallocator::Jemalloc;
 use tokio::sync::watch;
 
 pub use review::{Size, Written, pod, review};
-
-/// As the controller's, so that those who do less than it differ from it in nothing else.
-#[global_allocator]
-static ALLOCATOR: Jemalloc = Jemalloc;
 
 /// How long a program or an API server may take to do what it was just told.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
