@@ -71,7 +71,7 @@ impl Operations<'_> {
         path: [&str; N],
         value: impl FnOnce(&mut Vec<u8>),
     ) {
-        self.next();
+        self.separate();
         push(self.out, ["{\"op\":\"add\",\"path\":\""]);
         push(self.out, path);
         push(self.out, ["\",\"value\":"]);
@@ -80,13 +80,13 @@ impl Operations<'_> {
     }
 
     fn remove<const N: usize>(&mut self, path: [&str; N]) {
-        self.next();
+        self.separate();
         push(self.out, ["{\"op\":\"remove\",\"path\":\""]);
         push(self.out, path);
         push(self.out, ["\"}"]);
     }
 
-    fn next(&mut self) {
+    fn separate(&mut self) {
         if std::mem::replace(&mut self.any, true) {
             self.out.push(b',');
         }

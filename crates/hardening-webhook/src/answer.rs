@@ -9,8 +9,8 @@ use hardening_engine::write_string;
 pub struct Answer<'a> {
     /// The patch, an RFC 6902 document; empty for none at all.
     pub patch: &'a [u8],
-    /// For the API server's audit log, which puts the webhook's name before the keys: names that need no escape, and
-    /// JSON strings.
+    /// For the API server's audit log, which puts the webhook's name before the keys: names, and their
+    /// values as JSON strings.
     pub audit_annotations: &'a [(&'static str, String)],
     /// For the client.
     pub warning: Option<&'a str>,
