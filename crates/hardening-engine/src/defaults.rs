@@ -8,7 +8,7 @@ use hardening_api::policy::{
 use serde::Serialize;
 
 use crate::field::Field;
-use crate::write::write_list;
+use crate::write::{push, write_list};
 
 /// Where a default is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -229,11 +229,11 @@ impl Value {
         match self {
             Self::Bool(true) => out.extend_from_slice(b"true"),
             Self::Bool(false) => out.extend_from_slice(b"false"),
-            Self::Id(id) => out.extend_from_slice(id.to_string().as_bytes()),
-            Self::Json(json) => out.extend_from_slice(json.as_bytes()),
+            Self::Id(id) => push(out, [&id.to_string()]),
+            Self::Json(json) => push(out, [json]),
             Self::Items(items) => {
                 write_list(out, items.iter(), |out, item| {
-                    out.extend_from_slice(item.json.as_bytes());
+                    push(out, [&item.json]);
                 });
             }
         }

@@ -7,7 +7,7 @@ use crate::field::{Field, Shape};
 use crate::pod::Pod;
 use crate::policy::Policy;
 use crate::policy_set::PolicySet;
-use crate::write::{write_list, write_string};
+use crate::write::{push, write_list, write_string};
 
 /// Why a policy is not for a pod.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,7 +56,7 @@ impl Policy {
             }
             write_list(&mut out, items.iter(), |out, item| match field {
                 Field::WritablePaths => write_string(out, &item.key),
-                _ => out.extend_from_slice(item.json.as_bytes()),
+                _ => push(out, [&item.json]),
             });
         } else {
             let value: &Value = &defaults.first()?.value;

@@ -66,24 +66,27 @@ pub(crate) struct Operations<'o> {
 impl Operations<'_> {
     /// An `add`, its value written by `value`. The parts of a path are names and numbers that need no
     /// escape.
-    pub(crate) fn add<const N: usize>(
+    pub(crate) fn add<'p>(
         &mut self,
-        path: [&str; N],
+        path: impl IntoIterator<Item = &'p str>,
         value: impl FnOnce(&mut Vec<u8>),
     ) {
         self.separate();
-        push(self.out, ["{\"op\":\"add\",\"path\":\""]);
-        push(self.out, path);
-        push(self.out, ["\",\"value\":"]);
+        self.out.extend_from_slice(b"{\"op\":\"add\",\"path\":\"");
+        for part in path {
+            push(self.out, [part]);
+        }
+        self.out.extend_from_slice(b"\",\"value\":");
         value(self.out);
         self.out.push(b'}');
     }
 
     fn remove<const N: usize>(&mut self, path: [&str; N]) {
         self.separate();
-        push(self.out, ["{\"op\":\"remove\",\"path\":\""]);
+        self.out
+            .extend_from_slice(b"{\"op\":\"remove\",\"path\":\"");
         push(self.out, path);
-        push(self.out, ["\"}"]);
+        self.out.extend_from_slice(b"\"}");
     }
 
     fn separate(&mut self) {
@@ -137,7 +140,7 @@ fn write_pod(ops: &mut Operations<'_>, pod: &Pod<'_>, fills: &[&Fill<'_>]) {
                     .is_some_and(|spec| spec.written().contains(field)),
                 None => false,
             };
-            add_or_append(ops, ["/spec", "/securityContext"], group, list_exists);
+            add_or_append(ops, &["/spec/securityContext"], group, list_exists);
         }
     }
 }
@@ -152,39 +155,40 @@ fn write_container<'a>(
     fills: &[&Fill<'a>],
     volumes: &mut Volumes<'a>,
 ) {
-    let place = ["/spec/", list_of(kind), "/", &index.to_string()].concat();
     let Some(container) = pod.container(kind, index) else {
         return;
     };
     let is_path = |group: &&[&Fill<'_>]| field(group) == Some(Field::WritablePaths);
     let fields = || groups(fills).filter(|group| !is_path(group));
-    let base = [&*place, "/securityContext"];
-    let capabilities_base = [&*place, "/securityContext/capabilities"];
+    let (list, index) = (list_of(kind), index.to_string());
+    let context_path = ["/spec/", list, "/", &index, "/securityContext"];
+    let capabilities_path = ["/spec/", list, "/", &index, "/securityContext/capabilities"];
     match &container.security_context {
         None if fields().next().is_some() => {
-            ops.add(base, |out| write_object(out, fields));
+            ops.add(context_path, |out| write_object(out, fields));
         }
         None => {}
         Some(context) => {
             for group in fields().filter(|group| !is_capability(group)) {
-                add_or_append(ops, base, group, false);
+                add_or_append(ops, &context_path, group, false);
             }
             let capabilities = || fields().filter(is_capability);
             if context.capabilities.is_none() && capabilities().next().is_some() {
-                ops.add(capabilities_base, |out| {
+                ops.add(capabilities_path, |out| {
                     write_members(out, capabilities());
                 });
             } else {
                 for group in capabilities() {
                     let written = container.written();
                     let exists = field(group).is_some_and(|field| written.contains(field));
-                    add_or_append(ops, capabilities_base, group, exists);
+                    add_or_append(ops, &capabilities_path, group, exists);
                 }
             }
         }
     }
     let paths = groups(fills).filter(is_path).flatten().copied();
-    write_mounts(ops, &place, container, paths, volumes);
+    let mounts_path = ["/spec/", list, "/", &index, "/volumeMounts"];
+    write_mounts(ops, &mounts_path, container, paths, volumes);
 }
 
 /// Fills of one field, which several policies may contribute to, are one value.
@@ -213,21 +217,29 @@ fn name(group: &[&Fill<'_>]) -> &'static str {
 
 fn add_or_append(
     ops: &mut Operations<'_>,
-    [object, member]: [&str; 2],
+    object: &[&str],
     group: &[&Fill<'_>],
     list_exists: bool,
 ) {
     let name = name(group);
     if !list_exists {
-        return ops.add([object, member, "/", name], |out| {
+        return ops.add(below(object, ["/", name]), |out| {
             write_value(out, group);
         });
     }
     for item in group.iter().flat_map(|fill| fill.items()) {
-        ops.add([object, member, "/", name, "/-"], |out| {
-            out.extend_from_slice(item.json.as_bytes());
+        ops.add(below(object, ["/", name, "/-"]), |out| {
+            push(out, [&item.json]);
         });
     }
+}
+
+/// A path that goes on from an object's or a list's.
+fn below<'p, const N: usize>(
+    path: &[&'p str],
+    parts: [&'p str; N],
+) -> impl Iterator<Item = &'p str> {
+    path.iter().copied().chain(parts)
 }
 
 /// A security context with these fields; capabilities are an object of their own in it.
@@ -255,7 +267,9 @@ fn write_members<'f, 'a: 'f>(out: &mut Vec<u8>, groups: impl Iterator<Item = &'f
         if i > 0 {
             out.push(b',');
         }
-        push(out, ["\"", name(group), "\":"]);
+        out.push(b'"');
+        push(out, [name(group)]);
+        out.extend_from_slice(b"\":");
         write_value(out, group);
     }
     out.push(b'}');
@@ -267,7 +281,7 @@ fn write_value(out: &mut Vec<u8>, group: &[&Fill<'_>]) {
         Some(FillValue::Items(_)) | None => {
             let items = group.iter().flat_map(|fill| fill.items());
             write_list(out, items, |out, item: &&Item| {
-                out.extend_from_slice(item.json.as_bytes());
+                push(out, [&item.json]);
             });
         }
     }
@@ -379,7 +393,7 @@ pub(crate) fn path_hash(path: &str) -> String {
 
 fn write_mounts<'f, 'a: 'f>(
     ops: &mut Operations<'_>,
-    place: &str,
+    list: &[&str],
     container: &Container<'_>,
     paths: impl Iterator<Item = &'f Fill<'a>>,
     volumes: &mut Volumes<'a>,
@@ -395,12 +409,12 @@ fn write_mounts<'f, 'a: 'f>(
     };
     if container.volume_mounts.is_some() {
         for mount in &mounts {
-            ops.add([place, "/volumeMounts/-"], |out| {
+            ops.add(below(list, ["/-"]), |out| {
                 write(out, mount);
             });
         }
     } else if !mounts.is_empty() {
-        ops.add([place, "/volumeMounts"], |out| {
+        ops.add(below(list, []), |out| {
             write_list(out, mounts.iter(), write);
         });
     }

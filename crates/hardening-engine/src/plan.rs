@@ -15,7 +15,7 @@ use crate::policy_set::Matching;
 use crate::record::Records;
 use crate::state::State;
 use crate::token;
-use crate::write::{write_list, write_string};
+use crate::write::{push, write_list, write_string};
 
 /// What is to be done to a pod, and why.
 #[derive(Debug)]
@@ -186,7 +186,7 @@ impl<'a> Fill<'a> {
             }
             FillValue::Items(items) => {
                 write_list(&mut out, items.iter(), |out, item| {
-                    out.extend_from_slice(item.json.as_bytes());
+                    push(out, [&item.json]);
                 });
             }
         }
@@ -232,26 +232,20 @@ impl Withheld<'_> {
 }
 
 fn path(target: Target<'_>, field: Field) -> String {
-    let mut path = String::new();
+    let mut path = Vec::new();
     push_path(&mut path, target, field);
-    path
+    // Made of texts.
+    String::from_utf8(path).unwrap_or_default()
 }
 
 /// Writes a field's path, as [`Fill::path`] gives it.
-pub(crate) fn push_path(out: &mut String, target: Target<'_>, field: Field) {
+pub(crate) fn push_path(out: &mut Vec<u8>, target: Target<'_>, field: Field) {
     let row = field.row();
     match target {
-        Target::Pod => {
-            out.push_str("spec.");
-            out.push_str(row.pod.unwrap_or_default());
-        }
+        Target::Pod => push(out, ["spec.", row.pod.unwrap_or_default()]),
         Target::Container { kind, name, .. } => {
-            out.push_str("spec.");
-            out.push_str(list_of(kind));
-            out.push('[');
-            out.push_str(name);
-            out.push_str("].");
-            out.push_str(row.container.unwrap_or_default());
+            let field = row.container.unwrap_or_default();
+            push(out, ["spec.", list_of(kind), "[", name, "].", field]);
         }
     }
 }

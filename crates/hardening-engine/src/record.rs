@@ -152,8 +152,8 @@ pub(crate) fn write(ops: &mut Operations<'_>, plan: &Plan<'_>, records: &Records
         (Some(_), None) => ops.add(["/metadata/annotations"], object),
         (Some(_), Some(_)) => {
             for (key, json) in records {
-                let key = key.replace('/', "~1");
-                ops.add(["/metadata/annotations/", &key], |out| {
+                let (prefix, name) = key.split_once('/').unwrap_or_default();
+                ops.add(["/metadata/annotations/", prefix, "~1", name], |out| {
                     push(out, [json]);
                 });
             }
@@ -216,21 +216,23 @@ fn to_json_string<'a, P: Iterator<Item = Place<'a>>>(
         return String::new();
     }
     let mut out = Vec::with_capacity(RECORD_CAPACITY);
-    let mut path = String::new();
+    out.extend_from_slice(b"\"{");
     for (i, (key, places)) in lists.enumerate() {
-        push(&mut out, [if i == 0 { "\"{" } else { "," }]);
-        write_nested_string(&mut out, key);
+        if i > 0 {
+            out.push(b',');
+        }
+        write_nested_string(&mut out, |out| push(out, [key]));
         out.push(b':');
         write_list(&mut out, places, |out, (target, field, item)| {
-            path.clear();
-            push_path(&mut path, target, field);
-            if let Some(item) = item {
-                path.extend(["[", item, "]"]);
-            }
-            write_nested_string(out, &path);
+            write_nested_string(out, |out| {
+                push_path(out, target, field);
+                if let Some(item) = item {
+                    push(out, ["[", item, "]"]);
+                }
+            });
         });
     }
-    push(&mut out, ["}\""]);
+    out.extend_from_slice(b"}\"");
     // Made of text alone.
     String::from_utf8(out).unwrap_or_default()
 }

@@ -14,21 +14,21 @@ use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
 use crate::refusal::{Quoted, Refusal};
 use crate::review::Operation;
 
-/// The outermost object, with each pod as an `O`.
+/// The outermost object, with the pod as a `New`, and what it was before as an `Old`.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct Envelope<'a, O> {
+pub(crate) struct Envelope<'a, New, Old> {
     #[serde(borrow, default)]
     api_version: Cow<'a, str>,
     #[serde(borrow, default)]
     kind: Cow<'a, str>,
     #[serde(borrow)]
-    pub(crate) request: Option<Object<Request<'a, O>>>,
+    pub(crate) request: Option<Object<Request<'a, New, Old>>>,
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct Request<'a, O> {
+pub(crate) struct Request<'a, New, Old> {
     #[serde(borrow, default)]
     pub(crate) uid: Cow<'a, str>,
     #[serde(borrow)]
@@ -42,8 +42,8 @@ pub(crate) struct Request<'a, O> {
     #[serde(borrow, default)]
     operation: Cow<'a, str>,
     pub(crate) dry_run: Option<bool>,
-    pub(crate) object: Option<O>,
-    pub(crate) old_object: Option<O>,
+    pub(crate) object: Option<New>,
+    pub(crate) old_object: Option<Old>,
 }
 
 #[derive(Deserialize)]
@@ -85,9 +85,9 @@ const API_VERSION: &str = "admission.k8s.io/v1";
 /// The longest uid that is taken: a UUID has 36 characters.
 const LONGEST_UID: usize = 128;
 
-impl<'a, O> Envelope<'a, O> {
+impl<'a, New, Old> Envelope<'a, New, Old> {
     /// The request, and what it is about.
-    pub(crate) fn open(self) -> Result<(Request<'a, O>, Operation, About), Refusal> {
+    pub(crate) fn open(self) -> Result<(Request<'a, New, Old>, Operation, About), Refusal> {
         expect("kind", "AdmissionReview", &self.kind)?;
         expect("apiVersion", API_VERSION, &self.api_version)?;
         let Object(request) = self.request.ok_or(Refusal::Missing("request"))?;
@@ -96,7 +96,7 @@ impl<'a, O> Envelope<'a, O> {
     }
 }
 
-impl<O> Request<'_, O> {
+impl<New, Old> Request<'_, New, Old> {
     fn about(&self) -> Result<(Operation, About), Refusal> {
         if self.uid.is_empty() {
             return Err(Refusal::Missing("request.uid"));

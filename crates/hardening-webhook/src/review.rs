@@ -8,6 +8,7 @@
 use std::borrow::Cow;
 
 use hardening_engine::Pod;
+use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 
 use crate::envelope::{About, Envelope, Object, presentable, uid_of_broken};
@@ -42,6 +43,9 @@ pub enum Operation {
     Connect,
 }
 
+/// With the objects unread.
+type RawEnvelope<'a> = Envelope<'a, &'a RawValue, &'a RawValue>;
+
 // === impl Review ===
 
 impl<'a> Review<'a> {
@@ -65,7 +69,9 @@ impl<'a> Review<'a> {
 
     /// Reads a review of a new pod, which nearly all are, in one go; `None`: it is not one, or not written as usual.
     fn of_new_pod(text: &'a str) -> Option<Self> {
-        let Object(envelope) = json::read::<Object<Envelope<'a, Object<Pod<'a>>>>>(text)?;
+        // What was before is nothing, or of no matter: there is no reason to move a second pod about.
+        let envelope = json::read::<Object<Envelope<'a, Object<Pod<'a>>, IgnoredAny>>>(text)?;
+        let Object(envelope) = envelope;
         let (request, operation, about) = envelope.open().ok()?;
         let Object(pod) = request.object?;
         (about == About::NewPod).then_some(Self {
@@ -79,8 +85,8 @@ impl<'a> Review<'a> {
 
     /// Reads any review, or says what is wrong with it.
     fn of_anything(text: &'a str) -> Result<Self, Refused> {
-        let Object(envelope) = serde_json::from_str::<Object<Envelope<'a, &'a RawValue>>>(text)
-            .map_err(|error| Refused {
+        let Object(envelope) =
+            serde_json::from_str::<Object<RawEnvelope<'a>>>(text).map_err(|error| Refused {
                 uid: uid_of_broken(text),
                 why: Refusal::Malformed(JsonFault::from(&error)),
             })?;
@@ -94,7 +100,7 @@ impl<'a> Review<'a> {
         })
     }
 
-    fn of_envelope(envelope: Envelope<'a, &'a RawValue>) -> Result<Self, Refusal> {
+    fn of_envelope(envelope: RawEnvelope<'a>) -> Result<Self, Refusal> {
         let (request, operation, about) = envelope.open()?;
         let object = || object("request.object", request.object);
         let pod = match about {
