@@ -32,10 +32,10 @@ enum Command {
     /// The webhook under load: throughput, latency and CPU time, beside a no-op and a fixed patch.
     Webhook {
         /// How often every server has its turn under every load.
-        #[arg(long, default_value_t = 3)]
+        #[arg(long, default_value_t = 9)]
         rounds: usize,
         /// Requests in a turn with the typical pod.
-        #[arg(long, default_value_t = 20_000)]
+        #[arg(long, default_value_t = 8_000)]
         requests: u32,
         #[command(flatten)]
         places: Places,

@@ -28,8 +28,8 @@ pub struct Cell {
     pub callers: u32,
 }
 
-/// What one contender does under one load: of each figure the median over the rounds.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+/// What one contender does under one load.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Row {
     /// The load.
@@ -37,9 +37,11 @@ pub struct Row {
     pub cell: Cell,
     /// Who.
     pub contender: Contender,
-    /// How it did.
+    /// How it did: of each figure the median over the rounds.
     #[serde(flatten)]
     pub figures: Figures,
+    /// How it did in each round, in their order.
+    pub rounds: Vec<Figures>,
 }
 
 /// What is compared.
@@ -176,13 +178,9 @@ fn measure_cell(
             }
         }
     }
-    let rows = servers.iter().map(|(contender, _, rounds)| {
-        Ok(Row {
-            cell,
-            contender: *contender,
-            figures: Figures::median(rounds)?,
-        })
-    });
+    let rows = servers
+        .into_iter()
+        .map(|(contender, _, rounds)| Row::new(cell, contender, rounds));
     rows.collect()
 }
 
@@ -195,14 +193,22 @@ fn progress(turns: usize) -> ProgressBar {
     bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
 }
 
+impl Row {
+    fn new(cell: Cell, contender: Contender, rounds: Vec<Figures>) -> Result<Self> {
+        Ok(Self {
+            cell,
+            contender,
+            figures: Figures::median(&rounds)?,
+            rounds,
+        })
+    }
+}
+
 impl Figures {
     /// Of each figure the median.
     pub(crate) fn median(rounds: &[Self]) -> Result<Self> {
         let of = |figure: fn(&Self) -> f64| {
-            let mut values: Vec<f64> = rounds.iter().map(figure).collect();
-            values.sort_by(f64::total_cmp);
-            let middle = values.get(values.len() / 2).copied();
-            middle.ok_or_else(|| anyhow!("there is no round"))
+            median(rounds.iter().map(figure)).ok_or_else(|| anyhow!("there is no round"))
         };
         Ok(Self {
             per_second: of(|f| f.per_second)?,
@@ -214,24 +220,34 @@ impl Figures {
     }
 }
 
+/// The value in the middle; none of no values.
+fn median(values: impl Iterator<Item = f64>) -> Option<f64> {
+    let mut values: Vec<f64> = values.collect();
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied()
+}
+
 // === the ratios ===
 
-/// What the webhook is held to, and how it does.
+/// What the webhook is held to, and how it does: the median of what it did in each round by what the other did in the
+/// same one, within the same second or two. So what the machine gives to others meanwhile hits both or counts once.
 #[must_use]
 pub fn ratios(rows: &[Row]) -> Vec<Ratio> {
-    let figures = |cell: Cell, contender| {
+    let rounds = |cell: Cell, contender| {
         let row = rows
             .iter()
             .find(|row| row.cell == cell && row.contender == contender);
-        row.map(|row| row.figures)
+        row.map(|row| &row.rounds)
     };
     let held =
         Cell::all().flat_map(|cell| limits(cell).into_iter().map(move |limit| (cell, limit)));
     held.filter_map(|(cell, (what, with, limit))| {
-        let (own, other) = (figures(cell, Contender::Hardening)?, figures(cell, with)?);
+        let pairs = rounds(cell, Contender::Hardening)?
+            .iter()
+            .zip(rounds(cell, with)?);
         Some(Ratio {
             what: format!("{cell}: {} by the {with}'s", what.name()),
-            ratio: what.of(&own) / what.of(&other),
+            ratio: median(pairs.map(|(own, other)| what.of(own) / what.of(other)))?,
             limit,
         })
     })
@@ -289,6 +305,7 @@ pub fn table(rows: &[Row]) -> String {
         cell,
         contender,
         figures,
+        ..
     } in rows
     {
         // Writing to a String cannot fail.
@@ -328,6 +345,24 @@ mod tests {
     }
 
     #[test]
+    fn a_ratio_is_of_what_was_measured_at_the_same_time() {
+        let cell = Cell::all().next().unwrap();
+        let row = |contender, cpu: [f64; 3]| {
+            let rounds = cpu.map(|cpu| figures(100.0, cpu)).to_vec();
+            Row::new(cell, contender, rounds).unwrap()
+        };
+        // The machine became slower in the third round, and in the second only while one of them was measured.
+        let rows = [
+            row(Contender::Fixed, [10.0, 10.0, 40.0]),
+            row(Contender::Hardening, [11.0, 30.0, 44.0]),
+        ];
+        let cpu = ratios(&rows)
+            .into_iter()
+            .find(|ratio| ratio.what.contains(Measure::Cpu.name()));
+        assert!((cpu.unwrap().ratio - 1.1).abs() < 1e-9);
+    }
+
+    #[test]
     fn every_load_is_held_to_limits_on_the_side_that_is_worse() {
         let slower = |contender| {
             figures(
@@ -345,11 +380,7 @@ mod tests {
                     .iter()
                     .map(move |contender| (cell, *contender))
             })
-            .map(|(cell, contender)| Row {
-                cell,
-                contender,
-                figures: slower(contender),
-            })
+            .map(|(cell, contender)| Row::new(cell, contender, vec![slower(contender)]).unwrap())
             .collect();
         let ratios = ratios(&rows);
         for cell in Cell::all() {
