@@ -12,7 +12,7 @@ use crate::support::compare::{
 };
 use crate::support::generate;
 use crate::support::generate::policy::{NAMESPACES, set_mode};
-use crate::support::lab::{Lab, policies_of, policy_set};
+use crate::support::lab::{Lab, policies_of};
 use crate::support::property::{Failure, Outcome, Property, broken};
 use crate::support::tally::{Seen, all_fields};
 
@@ -49,7 +49,7 @@ async fn what_is_admitted_without_us_is_admitted_with_us_whole_and_as_foretold()
     .check()
     .await;
     lab.close().await;
-    // The cluster's version is not told to the engine here: the topic `versions` holds that.
+    // Every version that these tests run on has every field: the topic `versions` holds what else there is.
     let on_creation =
         |guard: &Guard| !matches!(guard, Guard::RunningPod | Guard::KubernetesVersion);
     let guards: Vec<Guard> = Guard::ALL.into_iter().filter(on_creation).collect();
@@ -71,7 +71,7 @@ async fn run(lab: &Lab, case: &Value) -> Outcome {
         Err(refusal) => return Ok(Err(refusal)),
     };
     let seen_by_us = as_the_webhook_saw_it(&without_us, pod);
-    let set = policy_set(policies);
+    let set = lab.policy_set(policies);
     let text = seen_by_us.to_string();
     let view = Pod::from_json(&text).unwrap();
     let matching = set.matching(namespace, &view).unwrap();
@@ -112,7 +112,7 @@ async fn run(lab: &Lab, case: &Value) -> Outcome {
         // What looks like a record of an earlier round is one to Enforce.
         let is_first_round = before["metadata"]["annotations"][FILLED].is_null();
         if is_first_round {
-            told_is_what_would_be_filled(policies, namespace, &text, &plan)?;
+            told_is_what_would_be_filled(lab, policies, namespace, &text, &plan)?;
         }
         if before != after {
             let differences = differences(&before, &after);
@@ -159,6 +159,7 @@ fn goes_on(fill: &Fill<'_>) -> bool {
 
 /// Policies in mode Audit tell just what they would fill in if they were enforced.
 fn told_is_what_would_be_filled(
+    lab: &Lab,
     policies: &[Value],
     namespace: &str,
     pod: &str,
@@ -166,7 +167,7 @@ fn told_is_what_would_be_filled(
 ) -> Result<(), Failure> {
     let mut enforced = policies.to_vec();
     set_mode(&mut enforced, "Enforce");
-    let set = policy_set(&enforced);
+    let set = lab.policy_set(&enforced);
     let view = Pod::from_json(pod).unwrap();
     let matching = set.matching(namespace, &view).unwrap();
     let filled = words(&hardening_engine::plan(&matching, &view).fills);

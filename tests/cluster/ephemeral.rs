@@ -10,7 +10,7 @@ use crate::support::api::Refusal;
 use crate::support::compare::{differences, losses, normalised};
 use crate::support::generate;
 use crate::support::generate::policy::NAMESPACES;
-use crate::support::lab::{Lab, policies_of, policy_set};
+use crate::support::lab::{Lab, policies_of};
 use crate::support::property::{Outcome, Property, broken};
 use crate::support::tally::Seen;
 
@@ -98,7 +98,7 @@ async fn add_to(lab: &Lab, case: &Value, namespace: &str, path: &str) -> Result<
     let dry_run = format!("{subresource}?dryRun=All");
     let without_us = lab.without_us.put(&dry_run, &grown).await?;
 
-    let set = policy_set(policies_of(case));
+    let set = lab.policy_set(policies_of(case));
     let (text, old) = (without_us.to_string(), running.to_string());
     let view = Pod::with_new_ephemeral_containers(&text, &old).unwrap();
     let plan = plan(&set.matching(namespace, &view).unwrap(), &view);

@@ -2,12 +2,12 @@
 //! all the same the API server refuses it, in its own words. So each is known to be needed.
 
 use hardening_engine::{FIELDS, Field, Guard, KubernetesVersion, Pod, plan};
-use serde_json::{Value, json};
+use hardening_engine::{FIELDS, Field, Guard, KubernetesVersion, Pod, plan};
 
 use crate::support::compare::as_the_webhook_saw_it;
-use crate::support::lab::{Lab, policy_set};
+use crate::support::lab::Lab;
 use crate::support::tell::tell;
-use crate::support::version::{acts_as, not_run};
+use crate::support::version::not_run;
 
 /// A pod that works, a policy's defaults, and what would come of filling them in.
 struct Case {
@@ -31,7 +31,7 @@ const REFUSED_SINCE: [(&str, KubernetesVersion); 1] = [(
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn each_guard_is_needed_and_enough() {
     let lab = Lab::open("guards").await;
-    let version = acts_as(&lab.admin).await;
+    let version = lab.version;
     let cases = cases();
     for case in &cases {
         check(&lab, version, case).await;
@@ -69,7 +69,7 @@ async fn check(lab: &Lab, version: KubernetesVersion, case: &Case) {
     let with_us = lab.with_us.post(path, pod).await;
     with_us.unwrap_or_else(|error| panic!("{name}: the guard does not hold: {error}"));
     let (set, text) = (
-        policy_set(&policies),
+        lab.policy_set(&policies),
         as_the_webhook_saw_it(&without_us, pod).to_string(),
     );
     let view = Pod::from_json(&text).unwrap();
@@ -532,7 +532,7 @@ async fn a_record_for_which_there_is_no_room_is_left_out() {
     assert_eq!(annotations.len(), 1, "{:?}", annotations.keys());
 
     // Before 1.34 the API server itself writes an annotation for an AppArmor profile.
-    let version = acts_as(&lab.admin).await;
+    let version = lab.version;
     let policy = json!({
         "apiVersion": hardening_api::API_VERSION, "kind": "ClusterPodHardeningPolicy",
         "metadata": {"name": "app-armor"},
@@ -540,7 +540,7 @@ async fn a_record_for_which_there_is_no_room_is_left_out() {
             "appArmorProfile": {"type": "RuntimeDefault"}, "fsGroup": 7,
         }}},
     });
-    lab.put_in_force_on(version, &[policy]);
+    lab.put_in_force(&[policy]);
     let stored = lab.with_us.post(path, &full).await.unwrap();
     let context = &stored["spec"]["securityContext"];
     assert_eq!(context["fsGroup"], 7);

@@ -53,6 +53,46 @@ impl Protocol {
     }
 }
 
+// === impl Figures ===
+
+impl Figures {
+    /// Of each figure the median over rounds.
+    ///
+    /// # Errors
+    ///
+    /// Where there is no round.
+    pub(crate) fn median(rounds: &[Self]) -> Result<Self> {
+        let of = |figure: fn(&Self) -> f64| {
+            median(rounds.iter().map(figure)).ok_or_else(|| anyhow!("there is no round"))
+        };
+        Ok(Self {
+            per_second: of(|f| f.per_second)?,
+            p50: of(|f| f.p50)?,
+            p99: of(|f| f.p99)?,
+            server_cpu: of(|f| f.server_cpu)?,
+            client_cpu: of(|f| f.client_cpu)?,
+        })
+    }
+
+    /// The median of a figure in each round by another server's in the same one, a moment before or after. So what the
+    /// machine does for others meanwhile hits both, or counts for one round; `None`: there is no round.
+    pub(crate) fn median_ratio(
+        own: &[Self],
+        other: &[Self],
+        figure: impl Fn(&Self) -> f64,
+    ) -> Option<f64> {
+        let rounds = own.iter().zip(other);
+        median(rounds.map(|(own, other)| figure(own) / figure(other)))
+    }
+}
+
+/// The value in the middle; none of no values.
+fn median(values: impl Iterator<Item = f64>) -> Option<f64> {
+    let mut values: Vec<f64> = values.collect();
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied()
+}
+
 // === running h2load ===
 
 /// Sends `body` `requests` times, `callers` at once.
@@ -215,6 +255,28 @@ mod tests {
     const SAID: &str = "starting benchmark...\n\nfinished in 1.50s, 20000.50 req/s, 12.3MB/s\n\
         requests: 30000 total, 30000 started, 30000 done, 30000 succeeded, 0 failed, 0 errored, 0 timeout\n\
         status codes: 30000 2xx, 0 3xx, 0 4xx, 0 5xx\n";
+
+    fn figures(per_second: f64, server_cpu: f64) -> Figures {
+        Figures {
+            per_second,
+            p50: 1e6 / per_second,
+            p99: 3e6 / per_second,
+            server_cpu,
+            client_cpu: 10.0,
+        }
+    }
+
+    #[test]
+    fn a_median_is_of_each_figure_by_itself() {
+        let rounds = [
+            figures(100.0, 3.0),
+            figures(300.0, 1.0),
+            figures(200.0, 9.0),
+        ];
+        let median = Figures::median(&rounds).unwrap();
+        assert_eq!((median.per_second, median.server_cpu), (200.0, 3.0));
+        assert!(Figures::median(&[]).is_err());
+    }
 
     #[test]
     fn a_run_counts_where_every_request_was_answered_and_only_there() {

@@ -43,10 +43,10 @@ enum Command {
     /// Many policies and namespaces: memory, time to ready, events, and CPU time of a review.
     Scale {
         /// How often every number of policies has its turn.
-        #[arg(long, default_value_t = 5)]
+        #[arg(long, default_value_t = 9)]
         rounds: usize,
         /// Reviews in a turn.
-        #[arg(long, default_value_t = 20_000)]
+        #[arg(long, default_value_t = 8_000)]
         requests: u32,
         #[command(flatten)]
         places: Places,

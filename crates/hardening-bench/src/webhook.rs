@@ -5,7 +5,7 @@ use std::fs;
 use std::io::IsTerminal as _;
 use std::path::Path;
 
-use anyhow::{Context as _, Result, anyhow};
+use anyhow::{Context as _, Result};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::{Deserialize, Serialize};
 
@@ -204,33 +204,9 @@ impl Row {
     }
 }
 
-impl Figures {
-    /// Of each figure the median.
-    pub(crate) fn median(rounds: &[Self]) -> Result<Self> {
-        let of = |figure: fn(&Self) -> f64| {
-            median(rounds.iter().map(figure)).ok_or_else(|| anyhow!("there is no round"))
-        };
-        Ok(Self {
-            per_second: of(|f| f.per_second)?,
-            p50: of(|f| f.p50)?,
-            p99: of(|f| f.p99)?,
-            server_cpu: of(|f| f.server_cpu)?,
-            client_cpu: of(|f| f.client_cpu)?,
-        })
-    }
-}
-
-/// The value in the middle; none of no values.
-fn median(values: impl Iterator<Item = f64>) -> Option<f64> {
-    let mut values: Vec<f64> = values.collect();
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied()
-}
-
 // === the ratios ===
 
-/// What the webhook is held to, and how it does: the median of what it did in each round by what the other did in the
-/// same one, within the same second or two. So what the machine gives to others meanwhile hits both or counts once.
+/// What the webhook is held to, and how it does.
 #[must_use]
 pub fn ratios(rows: &[Row]) -> Vec<Ratio> {
     let rounds = |cell: Cell, contender| {
@@ -242,12 +218,10 @@ pub fn ratios(rows: &[Row]) -> Vec<Ratio> {
     let held =
         Cell::all().flat_map(|cell| limits(cell).into_iter().map(move |limit| (cell, limit)));
     held.filter_map(|(cell, (what, with, limit))| {
-        let pairs = rounds(cell, Contender::Hardening)?
-            .iter()
-            .zip(rounds(cell, with)?);
+        let (own, other) = (rounds(cell, Contender::Hardening)?, rounds(cell, with)?);
         Some(Ratio {
             what: format!("{cell}: {} by the {with}'s", what.name()),
-            ratio: median(pairs.map(|(own, other)| what.of(own) / what.of(other)))?,
+            ratio: Figures::median_ratio(own, other, |figures| what.of(figures))?,
             limit,
         })
     })
@@ -330,18 +304,6 @@ mod tests {
             server_cpu,
             client_cpu: 10.0,
         }
-    }
-
-    #[test]
-    fn a_median_is_of_each_figure_by_itself() {
-        let rounds = [
-            figures(100.0, 3.0),
-            figures(300.0, 1.0),
-            figures(200.0, 9.0),
-        ];
-        let median = Figures::median(&rounds).unwrap();
-        assert_eq!((median.per_second, median.server_cpu), (200.0, 3.0));
-        assert!(Figures::median(&[]).is_err());
     }
 
     #[test]

@@ -9,6 +9,7 @@ use test_control_plane::ControlPlane;
 use super::api::{Api, namespace, shared};
 use super::generate::policy::NAMESPACES;
 use super::policies;
+use super::version::acts_as;
 use super::webhook::{Asked, RunningWebhook};
 
 /// What a service account says about its token.
@@ -26,6 +27,8 @@ pub(crate) struct Lab {
     pub(crate) admin: Api,
     pub(crate) with_us: Api,
     pub(crate) without_us: Api,
+    /// What the cluster acts as; the engine is told, as it is by the controller.
+    pub(crate) version: KubernetesVersion,
     webhook: RunningWebhook,
 }
 
@@ -83,6 +86,7 @@ impl Lab {
         webhook.until_asked(&with_us, NAMESPACES[0].0).await;
         Self {
             without_us: administrator("nobody-asked").await,
+            version: acts_as(&admin).await,
             admin,
             with_us,
             webhook,
@@ -91,14 +95,14 @@ impl Lab {
 
     /// Puts these policies in force, and no others.
     pub(crate) fn put_in_force(&self, policies: &[Value]) {
-        self.webhook.put_in_force(policy_set(policies));
+        self.webhook.put_in_force(self.policy_set(policies));
     }
 
-    /// As [`Self::put_in_force`], with what is peculiar to a version of Kubernetes.
-    pub(crate) fn put_in_force_on(&self, version: KubernetesVersion, policies: &[Value]) {
+    /// These policies, and all that is known of the cluster.
+    pub(crate) fn policy_set(&self, policies: &[Value]) -> PolicySet {
         let mut set = policy_set(policies);
-        set.set_kubernetes_version(Some(version));
-        self.webhook.put_in_force(set);
+        set.set_kubernetes_version(Some(self.version));
+        set
     }
 
     pub(crate) async fn close(self) {
@@ -106,7 +110,7 @@ impl Lab {
     }
 }
 
-/// These policies, and all that is known of the lab's cluster.
+/// These policies, and all that is known of the lab's cluster, but for its version.
 pub(crate) fn policy_set(policies: &[Value]) -> PolicySet {
     let mut set = policies::of_cluster();
     for (name, labels) in NAMESPACES {

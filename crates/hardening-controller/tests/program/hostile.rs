@@ -8,7 +8,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::pin::pin;
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -42,37 +42,22 @@ struct Effort {
     calls: usize,
     /// How often the crowd comes and goes, so that whatever else the machine does hits calls with and without it alike.
     rounds: usize,
-    /// Whether the server has a processor of its own, and hostile clients run when nobody else wants to: what they take of
-    /// this machine's processors is not what is to be seen, as real ones are on machines of their own.
-    is_apart: bool,
+    /// Whether hostile clients run when nobody else wants to: what they take of this machine's processors is not what is to
+    /// be seen, as real ones are on machines of their own.
+    crowd_comes_last: bool,
 }
 
 impl Effort {
     /// As `make bench-hostile` asks for.
     fn asked_for() -> Self {
-        let is_apart = std::env::var_os("HARDENING_HOSTILE_FIGURES").is_some();
-        let (calls, rounds) = if is_apart { (1000, 5) } else { (50, 1) };
+        let for_figures = std::env::var_os("HARDENING_HOSTILE_FIGURES").is_some();
+        let (calls, rounds) = if for_figures { (3000, 9) } else { (50, 1) };
         Self {
             calls,
             rounds,
-            is_apart,
+            crowd_comes_last: for_figures,
         }
     }
-
-    /// Moves this process to a processor, and with it whatever it starts from now on; only where they are to be apart.
-    fn run_on(self, processor: &str) {
-        if self.is_apart {
-            let args = ["--all-tasks", "--cpu-list", "--pid", processor];
-            schedule("taskset", &args, std::process::id());
-        }
-    }
-}
-
-/// Has Linux schedule a process or thread in some way.
-fn schedule(program: &str, args: &[&str], id: u32) {
-    let mut command = Command::new(program);
-    let status = command.args(args).arg(id.to_string()).stdout(Stdio::null());
-    assert!(status.status().unwrap().success(), "{program} {args:?}");
 }
 
 /// File descriptors that the program is started with; it needs more.
@@ -177,8 +162,7 @@ impl Crowd {
             .enable_all()
             .on_thread_start(move || {
                 if comes_last {
-                    let thread = rustix::thread::gettid().as_raw_nonzero().get();
-                    schedule("chrt", &["--idle", "--pid", "0"], thread.unsigned_abs());
+                    run_when_nobody_else_wants_to();
                 }
             })
             .build()
@@ -273,45 +257,54 @@ async fn until_alone(server: &Server) {
     tokio::time::timeout(DEADLINE, gone).await.unwrap();
 }
 
+/// Has Linux run this thread when no other wants to.
+fn run_when_nobody_else_wants_to() {
+    let thread = rustix::thread::gettid().as_raw_nonzero();
+    let mut command = Command::new("chrt");
+    command.args(["--idle", "--pid", "0", &thread.to_string()]);
+    assert!(command.status().unwrap().success(), "{command:?}");
+}
+
 fn percentile(sorted: &[Duration], percent: usize) -> Duration {
     sorted[(sorted.len() * percent / 100).min(sorted.len() - 1)]
 }
 
-/// One line of figures: how long calls took among the crowd, and how long without.
-fn compare(kind: &str, mut among_them: Vec<Duration>, mut alone: Vec<Duration>) {
-    among_them.sort();
-    alone.sort();
-    let [p50, p99] =
-        [50, 99].map(|percent| [&among_them, &alone].map(|took| percentile(took, percent)));
-    println!(
-        "hostile: {} calls, {kind}: p50 {:?} ({:?} without the crowd), p99 {:?} ({:?} without), {:.2} times",
-        among_them.len(),
-        p50[0],
-        p50[1],
-        p99[0],
-        p99[1],
-        p99[0].as_secs_f64() / p99[1].as_secs_f64(),
-    );
+/// One line of figures: how long calls took among the crowd, and how long without, each a median over the rounds. What else
+/// the machine does for a while is so one round's matter, and a round is compared with nothing but itself.
+fn compare(kind: &str, rounds: &[(Took, Took)], of: fn(&Took) -> &[Duration]) {
+    let at = |took: &Took, percent| {
+        let mut times = of(took).to_vec();
+        times.sort_unstable();
+        percentile(&times, percent).as_secs_f64()
+    };
+    let median = |figure: &dyn Fn(&(Took, Took)) -> f64| {
+        let mut figures: Vec<f64> = rounds.iter().map(figure).collect();
+        figures.sort_unstable_by(f64::total_cmp);
+        figures[figures.len() / 2]
+    };
+    let [p50, p99] = [50, 99].map(|percent| {
+        let among_them = median(&|(among_them, _)| at(among_them, percent));
+        let alone = median(&|(_, alone)| at(alone, percent));
+        let times = median(&|(among_them, alone)| at(among_them, percent) / at(alone, percent));
+        let [among_them, alone] = [among_them, alone].map(Duration::from_secs_f64);
+        format!("{among_them:.2?} ({alone:.2?} without the crowd, {times:.2} times)")
+    });
+    let calls: usize = rounds.iter().map(|(took, _)| of(took).len()).sum();
+    println!("hostile: {calls} calls, {kind}: p50 {p50}, p99 {p99}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_thousand_hostile_clients_leave_honest_calls_answered() {
     let effort = Effort::asked_for();
-    let threads: &[_] = match effort.is_apart {
-        true => &["--worker-threads", "1"],
-        false => &[],
-    };
-    // The server stays where it was started.
-    effort.run_on("0");
-    let (folder, server) = serve_with(Some(FEW_FILES), threads);
-    effort.run_on("1");
+    let (folder, server) = serve_with(Some(FEW_FILES), &[]);
     let ca = ca(&folder);
-    let (mut alone, mut among_them) = (Took::default(), Took::default());
+    let mut rounds = Vec::new();
     let (mut peak, mut connections) = ([0, 0], 0.0);
     for _ in 0..effort.rounds {
+        let (mut alone, mut among_them) = (Took::default(), Took::default());
         let few = |calls| calls < effort.calls;
         alone.calls(&server, &ca, few).await;
-        let crowd = Crowd::gather(server.address, &ca, effort.is_apart);
+        let crowd = Crowd::gather(server.address, &ca, effort.crowd_comes_last);
         let until_through = |calls| {
             let [besides, all] = memory(&server);
             peak = [besides.max(peak[0]), all.max(peak[1])];
@@ -321,13 +314,12 @@ async fn a_thousand_hostile_clients_leave_honest_calls_answered() {
         connections = metric(&server, "podhardening_connections").await;
         drop(crowd);
         until_alone(&server).await;
+        rounds.push((among_them, alone));
     }
-    compare("a connection kept", among_them.kept, alone.kept);
-    compare(
-        "each on a connection of its own",
-        among_them.first,
-        alone.first,
-    );
+    compare("a connection kept", &rounds, |took| &took.kept);
+    compare("each on a connection of its own", &rounds, |took| {
+        &took.first
+    });
     println!(
         "hostile: {} clients, {connections} connections at the end, no honest call failed; \
          {} KiB resident at most, {} of them besides the program",
