@@ -2,7 +2,7 @@
 //! all the same the API server refuses it, in its own words. So each is known to be needed.
 
 use hardening_engine::{FIELDS, Field, Guard, KubernetesVersion, Pod, plan};
-use hardening_engine::{FIELDS, Field, Guard, KubernetesVersion, Pod, plan};
+use serde_json::{Value, json};
 
 use crate::support::compare::as_the_webhook_saw_it;
 use crate::support::lab::Lab;
