@@ -249,8 +249,12 @@ pub(crate) fn app_armor_bytes(pass: &Pass<'_, '_>) -> usize {
             let values = pass.values_for(field, i);
             values.map(|value| value.to_json().len()).max()?
         };
-        let is_new = state.pod.legacy_profile(kind, name).is_none();
-        is_new.then_some(APP_ARMOR_CONTAINER.len() + name.len() + value)
+        Some(match state.pod.legacy_profile(kind, name) {
+            None => APP_ARMOR_CONTAINER.len() + name.len() + value,
+            // None is added, but what an earlier round held back for want of room must not find room now: what was
+            // made of the author's profile since is shorter than it might have been.
+            Some(there) => value.saturating_sub(there.len()),
+        })
     };
     (0..state.containers.len()).filter_map(of).sum()
 }
@@ -361,6 +365,17 @@ mod tests {
 
     /// Whether the profile and its record are there, in a pod whose annotations leave this room.
     fn app_armor(kubernetes: &str, authors: &serde_json::Value, room: usize) -> (bool, bool) {
+        let padding = "x".repeat(ANNOTATIONS_LIMIT - "padding".len() - room);
+        filled_and_recorded(
+            kubernetes,
+            &json!({
+                "metadata": {"annotations": {"padding": padding}},
+                "spec": {"containers": [{"name": "app", "securityContext": authors}]},
+            }),
+        )
+    }
+
+    fn filled_and_recorded(kubernetes: &str, object: &serde_json::Value) -> (bool, bool) {
         let policy: ClusterPodHardeningPolicy = serde_json::from_value(json!({
             "apiVersion": hardening_api::API_VERSION, "kind": "ClusterPodHardeningPolicy",
             "metadata": {"name": "a"},
@@ -371,12 +386,7 @@ mod tests {
         set.insert_policy(Policy::cluster(&policy).unwrap());
         set.insert_namespace("shop", &std::collections::BTreeMap::default());
         set.set_kubernetes_version(kubernetes.parse().ok());
-        let padding = "x".repeat(ANNOTATIONS_LIMIT - "padding".len() - room);
-        let object = json!({
-            "metadata": {"annotations": {"padding": padding}},
-            "spec": {"containers": [{"name": "app", "securityContext": authors}]},
-        })
-        .to_string();
+        let object = object.to_string();
         let pod = Pod::from_json(&object).unwrap();
         let matching = set.matching("shop", &pod).unwrap();
         let plan = plan(&matching, &pod);
@@ -388,6 +398,24 @@ mod tests {
             plan.fills.iter().any(filled),
             patch.contains("podhardening.dev~1filled"),
         )
+    }
+
+    /// Seen on 1.33: the annotation that the API server makes of the author's profile stands in the pod that is stored.
+    #[test]
+    fn what_was_held_back_for_want_of_room_is_held_back_from_the_stored_pod_too() {
+        let room = 1000;
+        let mut pod = json!({
+            "metadata": {"annotations": {"padding": "x".repeat(ANNOTATIONS_LIMIT - "padding".len() - room)}},
+            "spec": {"containers": [
+                {"name": "app", "securityContext": {"appArmorProfile": {"type": "RuntimeDefault"}}},
+                {"name": "other"},
+            ]},
+        });
+        let is_filled = |pod: &serde_json::Value| filled_and_recorded("1.33", pod).0;
+        assert!(!is_filled(&pod));
+        let annotation = "container.apparmor.security.beta.kubernetes.io/app";
+        pod["metadata"]["annotations"][annotation] = "runtime/default".into();
+        assert!(!is_filled(&pod));
     }
 
     #[test]
