@@ -31,10 +31,9 @@ const REFUSED_SINCE: [(&str, KubernetesVersion); 1] = [(
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn each_guard_is_needed_and_enough() {
     let lab = Lab::open("guards").await;
-    let version = lab.version;
     let cases = cases();
     for case in &cases {
-        check(&lab, version, case).await;
+        check(&lab, case).await;
     }
     let decided: std::collections::BTreeSet<Guard> = cases.iter().map(|case| case.guard).collect();
     tell(&format!(
@@ -45,7 +44,8 @@ async fn each_guard_is_needed_and_enough() {
     lab.close().await;
 }
 
-async fn check(lab: &Lab, version: KubernetesVersion, case: &Case) {
+async fn check(lab: &Lab, case: &Case) {
+    let version = lab.version;
     let Case {
         name,
         pod,

@@ -249,14 +249,15 @@ pub(crate) fn memory_of(pid: u32) -> Result<Memory> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
     const SAID: &str = "starting benchmark...\n\nfinished in 1.50s, 20000.50 req/s, 12.3MB/s\n\
         requests: 30000 total, 30000 started, 30000 done, 30000 succeeded, 0 failed, 0 errored, 0 timeout\n\
         status codes: 30000 2xx, 0 3xx, 0 4xx, 0 5xx\n";
 
-    fn figures(per_second: f64, server_cpu: f64) -> Figures {
+    /// Figures of which these two matter.
+    pub(crate) fn figures(per_second: f64, server_cpu: f64) -> Figures {
         Figures {
             per_second,
             p50: 1e6 / per_second,

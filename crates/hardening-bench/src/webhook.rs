@@ -295,16 +295,7 @@ pub fn table(rows: &[Row]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn figures(per_second: f64, server_cpu: f64) -> Figures {
-        Figures {
-            per_second,
-            p50: 1e6 / per_second,
-            p99: 3e6 / per_second,
-            server_cpu,
-            client_cpu: 10.0,
-        }
-    }
+    use crate::load::tests::figures;
 
     #[test]
     fn a_ratio_is_of_what_was_measured_at_the_same_time() {

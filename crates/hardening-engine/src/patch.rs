@@ -161,8 +161,9 @@ fn write_container<'a>(
     let is_path = |group: &&[&Fill<'_>]| field(group) == Some(Field::WritablePaths);
     let fields = || groups(fills).filter(|group| !is_path(group));
     let (list, index) = (list_of(kind), index.to_string());
-    let context_path = ["/spec/", list, "/", &index, "/securityContext"];
-    let capabilities_path = ["/spec/", list, "/", &index, "/securityContext/capabilities"];
+    let path = |member| ["/spec/", list, "/", &*index, member];
+    let context_path = path("/securityContext");
+    let capabilities_path = path("/securityContext/capabilities");
     match &container.security_context {
         None if fields().next().is_some() => {
             ops.add(context_path, |out| write_object(out, fields));
@@ -187,8 +188,7 @@ fn write_container<'a>(
         }
     }
     let paths = groups(fills).filter(is_path).flatten().copied();
-    let mounts_path = ["/spec/", list, "/", &index, "/volumeMounts"];
-    write_mounts(ops, &mounts_path, container, paths, volumes);
+    write_mounts(ops, &path("/volumeMounts"), container, paths, volumes);
 }
 
 /// Fills of one field, which several policies may contribute to, are one value.
@@ -414,7 +414,7 @@ fn write_mounts<'f, 'a: 'f>(
             });
         }
     } else if !mounts.is_empty() {
-        ops.add(below(list, []), |out| {
+        ops.add(list.iter().copied(), |out| {
             write_list(out, mounts.iter(), write);
         });
     }
