@@ -12,6 +12,7 @@ const LAYERS: &[&[&str]] = &[
     &[
         "container-image",
         "hardening-api",
+        "memory-functions",
         "pod-security-standards",
         "policy-report",
     ],

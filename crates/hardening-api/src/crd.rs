@@ -88,7 +88,13 @@ impl Schema {
 
     /// The schema of the whole object.
     pub(crate) fn open_api(&self) -> &Value {
-        self.crd.pointer(OPEN_API).unwrap_or(&Value::Null)
+        // Not by the pointer, whose steps are made into texts each time: this is asked for every policy.
+        let version = self
+            .crd
+            .get("spec")
+            .and_then(|spec| spec.get("versions")?.get(0));
+        let schema = version.and_then(|version| version.get("schema")?.get("openAPIV3Schema"));
+        schema.unwrap_or(&Value::Null)
     }
 }
 
@@ -162,8 +168,8 @@ fn collect_leaves(schema: &Value, path: &mut Vec<String>, leaves: &mut Vec<Leaf>
 fn write_rule(root: &mut Value, rule: &Rule) {
     let place = rule
         .at
-        .split('.')
-        .try_fold(root, |schema, step| match step {
+        .iter()
+        .try_fold(root, |schema, step| match step.as_str() {
             "[]" => schema.get_mut("items"),
             name => schema.get_mut("properties")?.get_mut(name),
         });

@@ -11,7 +11,7 @@ use crate::crd::PolicyKind;
 /// A rule about one place of the schema.
 pub struct Rule {
     /// The place: property names from the object's root, `[]` for a list's items.
-    pub at: String,
+    pub at: Vec<String>,
     /// True where the value at the place obeys the rule; `self` is that value.
     pub cel: String,
     /// What is wrong, for people.
@@ -103,7 +103,7 @@ fn rule(
     holds: impl Fn(&Value) -> bool + Send + Sync + 'static,
 ) -> Rule {
     Rule {
-        at: at.to_owned(),
+        at: at.split('.').map(str::to_owned).collect(),
         cel: cel.to_owned(),
         message: message.to_owned(),
         field_path: String::new(),

@@ -51,8 +51,9 @@ pub fn violations(kind: PolicyKind, object: &Value) -> Vec<Violation> {
         found.push(violation("spec", "is required"));
     }
     if found.is_empty() {
+        let mut path = String::new();
         for rule in &schema.rules {
-            visit(object, &rule.at, &mut String::new(), &mut |value, path| {
+            visit(object, &rule.at, &mut path, &mut |value, path| {
                 if !(rule.holds)(value) {
                     found.push(violation(
                         &format!("{path}{}", rule.field_path),
@@ -73,11 +74,10 @@ fn violation(path: &str, message: &str) -> Violation {
 }
 
 /// Runs `f` on each value at the place that `at` names, as rules do.
-fn visit(value: &Value, at: &str, path: &mut String, f: &mut impl FnMut(&Value, &str)) {
-    if at.is_empty() {
+fn visit(value: &Value, at: &[String], path: &mut String, f: &mut impl FnMut(&Value, &str)) {
+    let Some((step, rest)) = at.split_first() else {
         return f(value, path);
-    }
-    let (step, rest) = at.split_once('.').unwrap_or((at, ""));
+    };
     let length = path.len();
     if step == "[]" {
         for (i, item) in value.as_array().into_iter().flatten().enumerate() {

@@ -11,6 +11,8 @@ use hardening_bench::contender::{self, Contender};
 use hardening_bench::report::Ratio;
 use hardening_bench::webhook::{self, Extent};
 use hardening_bench::{Size, Written, audit, cluster, plot, report, scale};
+// Linked by being named: as the controller's.
+use memory_functions as _;
 use serde::Serialize;
 use tikv_jemallocator::Jemalloc;
 use tokio::runtime::Runtime;

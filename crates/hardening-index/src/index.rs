@@ -17,9 +17,9 @@ use crate::version::ServerVersion;
 ///
 /// - A policy that is edited into something invalid keeps its last good version in force and is
 ///   reported; one that is deleted is gone at once, whether it was valid or not.
-/// - A list replaces all that was known of its resource in one step, when it is complete.
 /// - Nothing is published before the first list of every resource is complete, and the API server was asked for
 ///   its version: until then the published set knows no namespace, and a decision by it is refused.
+/// - A later list replaces all that was known of its resource in one step, when it is complete.
 #[derive(Debug)]
 pub struct PolicyIndex {
     set: PolicySet,
@@ -38,11 +38,12 @@ pub struct PolicyIndex {
 /// How far the listing of a resource has come.
 #[derive(Debug)]
 enum List {
-    /// The list in progress, and whether an earlier one was complete.
-    InProgress {
-        listed: Vec<Object>,
-        synced: bool,
-    },
+    /// The first is in progress. As nothing is published before its end, its objects are in the set as they come;
+    /// these are of an attempt before, and have not come again.
+    First { missing: HashSet<Key> },
+    /// Another one is in progress, and has these.
+    Later { listed: Vec<Object> },
+    /// None is in progress.
     Complete,
 }
 
@@ -78,20 +79,26 @@ impl PolicyIndex {
 
     /// A list of a resource begins. One that was in progress is given up.
     pub fn begin_list(&mut self, watched: Watched) {
-        let synced = self.is_synced(watched);
-        self.lists.insert(
-            watched,
-            List::InProgress {
-                listed: Vec::new(),
-                synced,
-            },
-        );
+        let list = if self.is_synced(watched) {
+            List::Later { listed: Vec::new() }
+        } else {
+            List::First {
+                missing: self.known(watched),
+            }
+        };
+        self.lists.insert(watched, list);
     }
 
     /// An object of the list in progress.
     pub fn list(&mut self, object: Object) {
-        match self.lists.get_mut(&object.key().watched()) {
-            Some(List::InProgress { listed, synced: _ }) => listed.push(object),
+        match self.lists.get_mut(&object.watched()) {
+            Some(List::First { missing }) => {
+                if !missing.is_empty() {
+                    missing.remove(&object.key());
+                }
+                self.insert(object);
+            }
+            Some(List::Later { listed }) => listed.push(object),
             // Not in a list: no different from a change.
             Some(List::Complete) | None => self.apply(object),
         }
@@ -99,16 +106,18 @@ impl PolicyIndex {
 
     /// The list of a resource is complete: what it has is there, and what it has not is gone.
     pub fn end_list(&mut self, watched: Watched) {
-        let Some(List::InProgress { listed, synced: _ }) =
-            self.lists.insert(watched, List::Complete)
-        else {
-            return;
+        let gone = match self.lists.insert(watched, List::Complete) {
+            Some(List::First { missing }) => missing,
+            Some(List::Later { listed }) => {
+                let mut gone = self.known(watched);
+                for object in listed {
+                    gone.remove(&object.key());
+                    self.insert(object);
+                }
+                gone
+            }
+            Some(List::Complete) | None => return,
         };
-        let mut gone = self.known(watched);
-        for object in listed {
-            gone.remove(&object.key());
-            self.insert(object);
-        }
         gone.iter().for_each(|key| self.remove(key));
         if watched == Watched::RuntimeClasses {
             self.set.know_all_runtime_classes();
@@ -156,9 +165,8 @@ impl PolicyIndex {
 
     fn is_synced(&self, watched: Watched) -> bool {
         match self.lists.get(&watched) {
-            Some(List::InProgress { listed: _, synced }) => *synced,
-            Some(List::Complete) => true,
-            None => false,
+            Some(List::Later { .. } | List::Complete) => true,
+            Some(List::First { .. }) | None => false,
         }
     }
 
@@ -169,17 +177,16 @@ impl PolicyIndex {
     }
 
     fn known(&self, watched: Watched) -> HashSet<Key> {
-        let policies = self.in_force.keys().chain(self.invalid.keys());
-        policies
-            .cloned()
-            .map(Key::Policy)
-            .chain(self.others.iter().cloned())
-            .filter(|key| key.watched() == watched)
-            .collect()
+        if watched.is_policy() {
+            let policies = self.in_force.keys().chain(self.invalid.keys());
+            let keys = policies.cloned().map(Key::Policy);
+            return keys.filter(|key| key.watched() == watched).collect();
+        }
+        let others = self.others.iter().filter(|key| key.watched() == watched);
+        others.cloned().collect()
     }
 
     fn insert(&mut self, object: Object) {
-        let key = object.key();
         match object {
             Object::Policy(key, policy) => match *policy {
                 Ok(policy) => self.insert_policy(key, policy),
@@ -187,16 +194,16 @@ impl PolicyIndex {
             },
             Object::Namespace(name, labels) => {
                 self.set.insert_namespace(&name, &labels);
-                self.others.insert(key);
+                self.others.insert(Key::Namespace(name));
             }
             Object::ServiceAccount(namespace, name, automount) => {
                 self.set
                     .insert_service_account(&namespace, &name, automount);
-                self.others.insert(key);
+                self.others.insert(Key::ServiceAccount(namespace, name));
             }
             Object::RuntimeClass(name, node_selector) => {
                 self.set.insert_runtime_class(&name, &node_selector);
-                self.others.insert(key);
+                self.others.insert(Key::RuntimeClass(name));
             }
         }
     }
@@ -536,6 +543,28 @@ mod tests {
         // Nor is anything taken back by a later list.
         run(&mut index, vec![Begin(Namespaces)]);
         assert_eq!(index.unsynced().count(), 0);
+    }
+
+    #[test]
+    fn a_first_list_that_breaks_off_leaves_nothing_that_the_next_one_has_not() {
+        let (mut index, published) = PolicyIndex::new();
+        index.set_version(ServerVersion::Untold);
+        let broken_off = vec![
+            Begin(PodHardeningPolicies),
+            Listed(policy("shop/a@1")),
+            Listed(broken("shop/b@1")),
+            Listed(policy("shop/c@1")),
+        ];
+        run(&mut index, broken_off);
+        let again = list(PodHardeningPolicies, vec![policy("shop/c@2")]);
+        run(&mut index, again);
+        for watched in Watched::ALL {
+            if watched != PodHardeningPolicies {
+                run(&mut index, list(watched, vec![]));
+            }
+        }
+        assert_eq!(in_force(&published.borrow()), ["shop/c@2"]);
+        assert_eq!(index.invalid_policies(), 0);
     }
 
     /// What the published set decides for a pod of service account `robot` in namespace `shop`, where

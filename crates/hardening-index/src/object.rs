@@ -7,12 +7,13 @@ use std::marker::PhantomData;
 
 use hardening_api::PolicyKind;
 use hardening_engine::{InvalidPolicy, Policy, PolicyKey};
-use k8s_openapi::api::core::v1::{Namespace, ServiceAccount as CoreServiceAccount};
+use k8s_openapi::api::core::v1::{
+    Namespace as CoreNamespace, ServiceAccount as CoreServiceAccount,
+};
 use k8s_openapi::api::node::v1::RuntimeClass as NodeRuntimeClass;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Resource;
-use kube::core::PartialObjectMeta;
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use serde_json::{Value, json};
 
 /// The resources that are watched.
@@ -62,11 +63,20 @@ pub enum Object {
 #[derive(Deserialize, Clone, Debug)]
 #[serde(bound = "")]
 pub(crate) struct RawPolicy<K> {
-    metadata: ObjectMeta,
+    #[serde(deserialize_with = "metadata")]
+    metadata: Box<ObjectMeta>,
     #[serde(default)]
     spec: Value,
     #[serde(skip)]
     kind: PhantomData<fn() -> K>,
+}
+
+/// A Namespace without what became of it.
+#[derive(Resource, Deserialize, Clone, Debug)]
+#[resource(inherit = CoreNamespace)]
+pub(crate) struct Namespace {
+    #[serde(deserialize_with = "metadata")]
+    metadata: Box<ObjectMeta>,
 }
 
 /// A ServiceAccount without its secrets' names.
@@ -74,7 +84,8 @@ pub(crate) struct RawPolicy<K> {
 #[resource(inherit = CoreServiceAccount)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct ServiceAccount {
-    metadata: ObjectMeta,
+    #[serde(deserialize_with = "metadata")]
+    metadata: Box<ObjectMeta>,
     automount_service_account_token: Option<bool>,
 }
 
@@ -82,7 +93,8 @@ pub(crate) struct ServiceAccount {
 #[derive(Resource, Deserialize, Clone, Debug)]
 #[resource(inherit = NodeRuntimeClass)]
 pub(crate) struct RuntimeClass {
-    metadata: ObjectMeta,
+    #[serde(deserialize_with = "metadata")]
+    metadata: Box<ObjectMeta>,
     scheduling: Option<Scheduling>,
 }
 
@@ -116,6 +128,13 @@ impl Watched {
         }
     }
 
+    fn of_policy(key: &PolicyKey) -> Self {
+        match key.namespace {
+            Some(_) => Self::PodHardeningPolicies,
+            None => Self::ClusterPodHardeningPolicies,
+        }
+    }
+
     /// Whether it is one of our own, which are there only once their definition was installed.
     #[must_use]
     pub fn is_policy(self) -> bool {
@@ -139,14 +158,7 @@ impl Key {
     #[must_use]
     pub fn watched(&self) -> Watched {
         match self {
-            Self::Policy(PolicyKey {
-                namespace: Some(_),
-                name: _,
-            }) => Watched::PodHardeningPolicies,
-            Self::Policy(PolicyKey {
-                namespace: None,
-                name: _,
-            }) => Watched::ClusterPodHardeningPolicies,
+            Self::Policy(key) => Watched::of_policy(key),
             Self::Namespace(_) => Watched::Namespaces,
             Self::ServiceAccount(_, _) => Watched::ServiceAccounts,
             Self::RuntimeClass(_) => Watched::RuntimeClasses,
@@ -157,7 +169,7 @@ impl Key {
         Self::Policy(policy_key(&object.metadata))
     }
 
-    pub(crate) fn of_namespace(object: &PartialObjectMeta<Namespace>) -> Self {
+    pub(crate) fn of_namespace(object: &Namespace) -> Self {
         Self::Namespace(name(&object.metadata))
     }
 
@@ -208,6 +220,16 @@ impl Object {
         }
     }
 
+    /// The resource that it is one of.
+    pub(crate) fn watched(&self) -> Watched {
+        match self {
+            Self::Policy(key, _) => Watched::of_policy(key),
+            Self::Namespace(..) => Watched::Namespaces,
+            Self::ServiceAccount(..) => Watched::ServiceAccounts,
+            Self::RuntimeClass(..) => Watched::RuntimeClasses,
+        }
+    }
+
     /// Compiles a policy.
     pub(crate) fn policy<K>(object: RawPolicy<K>) -> Self {
         let RawPolicy {
@@ -229,7 +251,7 @@ impl Object {
         Self::Policy(key, Box::new(policy))
     }
 
-    pub(crate) fn namespace(object: PartialObjectMeta<Namespace>) -> Self {
+    pub(crate) fn namespace(object: Namespace) -> Self {
         Self::Namespace(
             name(&object.metadata),
             object.metadata.labels.unwrap_or_default(),
@@ -287,6 +309,35 @@ impl<K: Resource<DynamicType = ()>> Resource for RawPolicy<K> {
     fn meta_mut(&mut self) -> &mut ObjectMeta {
         &mut self.metadata
     }
+}
+
+/// Of an object's metadata what is looked at here or by kube's watcher: the rest, `managedFields` before all, would
+/// take as long to read as all else of a list. In a box, as objects are passed on from one stream to the next.
+fn metadata<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Box<ObjectMeta>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Read {
+        name: Option<String>,
+        namespace: Option<String>,
+        resource_version: Option<String>,
+        generation: Option<i64>,
+        labels: Option<BTreeMap<String, String>>,
+    }
+    let Read {
+        name,
+        namespace,
+        resource_version,
+        generation,
+        labels,
+    } = Read::deserialize(deserializer)?;
+    Ok(Box::new(ObjectMeta {
+        name,
+        namespace,
+        resource_version,
+        generation,
+        labels,
+        ..ObjectMeta::default()
+    }))
 }
 
 fn policy_key(metadata: &ObjectMeta) -> PolicyKey {

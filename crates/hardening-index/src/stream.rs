@@ -7,14 +7,12 @@ use backon::{BackoffBuilder as _, ExponentialBackoff, ExponentialBuilder};
 use futures::stream::{self, BoxStream};
 use futures::{Stream, StreamExt as _, TryStreamExt as _};
 use hardening_api::{ClusterPodHardeningPolicy, PodHardeningPolicy};
-use k8s_openapi::api::core::v1::Namespace;
-use kube::core::PartialObjectMeta;
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Client, Resource};
 use serde::de::DeserializeOwned;
 
 use crate::freshness::WATCH_TIMEOUT;
-use crate::object::{Key, Object, RawPolicy, RuntimeClass, ServiceAccount, Watched};
+use crate::object::{Key, Namespace, Object, RawPolicy, RuntimeClass, ServiceAccount, Watched};
 
 /// What happened to a resource's objects.
 pub(crate) enum Change {
@@ -41,7 +39,7 @@ pub(crate) fn changes(
             objects(api, Object::policy, Key::of_policy)
         }
         Watched::Namespaces => {
-            let api = Api::<PartialObjectMeta<Namespace>>::all(client);
+            let api = Api::<Namespace>::all(client);
             objects(api, Object::namespace, Key::of_namespace)
         }
         Watched::ServiceAccounts => {

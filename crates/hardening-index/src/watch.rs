@@ -49,8 +49,11 @@ pub struct PolicyWatch {
 /// What a watch says, and which.
 type Seen = (Watched, Result<Change, watcher::Error>);
 
-/// How many changes may wait for the index.
-const WAITING: usize = 64;
+/// How many changes are handed over at once, where so many are there: that of a list's ten thousand objects each would
+/// wake the index takes longer than reading them.
+const AT_ONCE: usize = 64;
+/// How many times so many may wait for the index.
+const WAITING: usize = 4;
 
 struct WatchedResource {
     watched: Watched,
@@ -133,9 +136,8 @@ impl PolicyWatch {
         loop {
             tokio::select! {
                 _ = watches.join_next() => return,
-                change = changes.recv() => match change {
-                    Some((watched, Ok(change))) => self.change(watched, change),
-                    Some((watched, Err(error))) => self.fail(watched, &error),
+                seen = changes.recv() => match seen {
+                    Some(seen) => seen.into_iter().for_each(|seen| self.see(seen)),
                     None => return,
                 },
                 version = self.versions.next() => match version {
@@ -149,6 +151,13 @@ impl PolicyWatch {
                 },
                 _ = tick.tick() => self.observe(),
             }
+        }
+    }
+
+    fn see(&mut self, (watched, change): Seen) {
+        match change {
+            Ok(change) => self.change(watched, change),
+            Err(error) => self.fail(watched, &error),
         }
     }
 
@@ -243,7 +252,8 @@ impl fmt::Debug for PolicyWatch {
 }
 
 /// Hands over what a watch says, until it ends or nobody listens.
-async fn hand_over(mut watch: BoxStream<'static, Seen>, changes: mpsc::Sender<Seen>) {
+async fn hand_over(watch: BoxStream<'static, Seen>, changes: mpsc::Sender<Vec<Seen>>) {
+    let mut watch = watch.ready_chunks(AT_ONCE);
     while let Some(seen) = watch.next().await {
         if changes.send(seen).await.is_err() {
             return;

@@ -10,10 +10,16 @@
 //! is open would be closed in what is left than was opened, and it would not parse; the caller then takes the
 //! review as it came. Likewise where anything is written otherwise than an API server writes it.
 
-use memchr::memmem;
+use std::sync::LazyLock;
+
+use memchr::memmem::Finder;
 
 const BEGIN: &str = "\"managedFields\":[";
 const END: &str = "]},\"spec\":{";
+
+/// What looks for them, made once.
+static BEGINS: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(BEGIN));
+static ENDS: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(END));
 
 /// Writes `body` to `lean` without the items of its first `managedFields`; whether there were any.
 pub(crate) fn leave_out(body: &str, lean: &mut String) -> bool {
@@ -28,12 +34,12 @@ pub(crate) fn leave_out(body: &str, lean: &mut String) -> bool {
 
 /// What stands before the items, and what stands after them.
 fn split(body: &str) -> Option<(&str, &str)> {
-    let begin = memmem::find(body.as_bytes(), BEGIN.as_bytes())?;
+    let begin = BEGINS.find(body.as_bytes())?;
     let (before, items) = body.split_at_checked(begin + BEGIN.len())?;
     if !before.strip_suffix(BEGIN)?.ends_with(['{', ',']) {
         return None;
     }
-    let end = memmem::find(items.as_bytes(), END.as_bytes())?;
+    let end = ENDS.find(items.as_bytes())?;
     let (items, after) = items.split_at_checked(end)?;
     // JSON has none of them in a string, nor an API server between others. To the end in any case: so the compiler
     // looks at sixteen bytes at once.

@@ -58,7 +58,7 @@ impl<'a> Review<'a> {
         if body.is_empty() {
             return Err(Refused::without_uid(Refusal::EmptyBody));
         }
-        let text = std::str::from_utf8(body)
+        let text = simdutf8::compat::from_utf8(body)
             .map_err(|error| Refused::without_uid(Refusal::NotUtf8(error.valid_up_to())))?;
         let lean = managed_fields::leave_out(text, scratch);
         match Self::of_new_pod(if lean { scratch } else { text }) {
