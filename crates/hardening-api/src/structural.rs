@@ -51,14 +51,11 @@ pub fn violations(kind: PolicyKind, object: &Value) -> Vec<Violation> {
         found.push(violation("spec", "is required"));
     }
     if found.is_empty() {
-        let mut path = String::new();
         for rule in &schema.rules {
-            visit(object, &rule.at, &mut path, &mut |value, path| {
+            visit(object, &rule.at, &mut Vec::new(), &mut |value, items| {
                 if !(rule.holds)(value) {
-                    found.push(violation(
-                        &format!("{path}{}", rule.field_path),
-                        &rule.message,
-                    ));
+                    let path = path_of(&rule.at, items) + &rule.field_path;
+                    found.push(violation(&path, &rule.message));
                 }
             });
         }
@@ -73,23 +70,39 @@ fn violation(path: &str, message: &str) -> Violation {
     }
 }
 
-/// Runs `f` on each value at the place that `at` names, as rules do.
-fn visit(value: &Value, at: &[String], path: &mut String, f: &mut impl FnMut(&Value, &str)) {
+/// Runs `f` on each value at the place that `at` names, as rules do; and on which item it is in of each list on the way.
+fn visit(
+    value: &Value,
+    at: &[String],
+    items: &mut Vec<usize>,
+    f: &mut impl FnMut(&Value, &[usize]),
+) {
     let Some((step, rest)) = at.split_first() else {
-        return f(value, path);
+        return f(value, items);
     };
-    let length = path.len();
     if step == "[]" {
         for (i, item) in value.as_array().into_iter().flatten().enumerate() {
-            path.push_str(&format!("[{i}]"));
-            visit(item, rest, path, f);
-            path.truncate(length);
+            items.push(i);
+            visit(item, rest, items, f);
+            items.pop();
         }
     } else if let Some(child) = value.get(step).filter(|child| !child.is_null()) {
-        push_field(path, step);
-        visit(child, rest, path, f);
-        path.truncate(length);
+        visit(child, rest, items, f);
     }
+}
+
+/// The path of a value that was visited.
+fn path_of(at: &[String], items: &[usize]) -> String {
+    let mut path = String::new();
+    let mut items = items.iter();
+    for step in at {
+        if step != "[]" {
+            push_field(&mut path, step);
+        } else if let Some(i) = items.next() {
+            path.push_str(&format!("[{i}]"));
+        }
+    }
+    path
 }
 
 fn push_field(path: &mut String, name: &str) {

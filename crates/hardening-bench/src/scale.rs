@@ -87,7 +87,7 @@ pub fn measure(rounds: usize, requests: u32) -> Result<Vec<Row>> {
 /// Starts the program by an API server, and measures all but reviews.
 fn one(count: u32, apiserver: ApiServer) -> Result<(Row, Running, ApiServer)> {
     let started = Instant::now();
-    let (program, probes) = Running::by_cluster(&apiserver.kubeconfig())?;
+    let (program, probes) = Running::by_cluster(&apiserver.kubeconfig()?)?;
     wait(Duration::from_millis(1), "ready", || {
         Ok(get(probes, "/readyz").is_ok_and(|answer| answer.starts_with("HTTP/1.1 200")))
     })?;

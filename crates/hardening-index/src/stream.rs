@@ -95,11 +95,12 @@ fn config() -> watcher::Config {
 fn pausing<K: Send + 'static>(
     events: impl Stream<Item = Result<Event<K>, watcher::Error>> + Send + 'static,
 ) -> impl Stream<Item = Result<Event<K>, watcher::Error>> + Send {
-    let state = Pausing {
+    // In a box, as it is handed on with each event.
+    let state = Box::new(Pausing {
         events: events.boxed(),
         backoff: backoff(),
         pause: None,
-    };
+    });
     stream::unfold(state, async |mut state| {
         let item = state.next().await?;
         Some((item, state))

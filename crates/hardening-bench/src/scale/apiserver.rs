@@ -7,8 +7,11 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anyhow::{Context as _, Result};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use futures::channel::mpsc::{UnboundedSender, unbounded};
 use futures::stream::{self, BoxStream, StreamExt as _};
+use hardening_webhook::Certificates;
 use http_body_util::StreamBody;
 use hyper::body::{Bytes, Frame};
 use hyper::service::service_fn;
@@ -173,17 +176,19 @@ impl ApiServer {
         self.address
     }
 
-    /// How a client gets here.
-    pub(super) fn kubeconfig(&self) -> String {
-        let cluster =
-            json!({"name": "bench", "cluster": {"server": format!("http://{}", self.address)}});
+    /// How a client gets here. A CA is given, as in a cluster: or it would read all that this machine trusts.
+    pub(super) fn kubeconfig(&self) -> Result<String> {
+        let ca = Certificates::self_signed(&[]).context("make a CA")?;
+        let ca = BASE64.encode(ca.ca_pem().unwrap_or_default());
+        let server = format!("http://{}", self.address);
+        let cluster = json!({"name": "bench", "cluster": {"server": server, "certificate-authority-data": ca}});
         let context = json!({"name": "bench", "context": {"cluster": "bench", "user": "bench"}});
         let user = json!({"name": "bench", "user": {}});
-        json!({
+        let kubeconfig = json!({
             "apiVersion": "v1", "kind": "Config", "clusters": [cluster], "contexts": [context], "users": [user],
             "current-context": "bench",
-        })
-        .to_string()
+        });
+        Ok(kubeconfig.to_string())
     }
 
     /// The paths of all lists, page by page.
