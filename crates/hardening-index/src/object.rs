@@ -311,8 +311,8 @@ impl<K: Resource<DynamicType = ()>> Resource for RawPolicy<K> {
     }
 }
 
-/// Of an object's metadata what is looked at here or by kube's watcher: the rest, `managedFields` before all, would
-/// take as long to read as all else of a list. In a box, as objects are passed on from one stream to the next.
+/// Of an object's metadata what is looked at, here or by kube's watcher: the rest, `managedFields` before all, is passed
+/// over. In a box, as objects are moved from one stream to the next.
 fn metadata<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Box<ObjectMeta>, D::Error> {
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]

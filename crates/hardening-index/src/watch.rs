@@ -49,8 +49,8 @@ pub struct PolicyWatch {
 /// What a watch says, and which.
 type Seen = (Watched, Result<Change, watcher::Error>);
 
-/// How many changes are handed over at once, where so many are there: that of a list's ten thousand objects each would
-/// wake the index takes longer than reading them.
+/// How many changes are handed over at once, where so many are there: or each of a list's ten thousand objects would wake
+/// the index.
 const AT_ONCE: usize = 64;
 /// How many times so many may wait for the index.
 const WAITING: usize = 4;
