@@ -30,36 +30,37 @@ fn main() {
     if (architecture.as_str(), libc.as_str()) != ("x86_64", "musl") {
         return;
     }
+    if let Err(wrong) = link(variable("HOST").starts_with("x86_64")) {
+        println!("cargo::error={wrong}");
+    }
+}
+
+/// Has the functions linked; the error says what is missing, in a line.
+fn link(is_native: bool) -> Result<(), String> {
     let library = match env::var_os(VARIABLE) {
         Some(path) => PathBuf::from(path),
-        None if variable("HOST").starts_with("x86_64") => PathBuf::from(OF_DEBIAN),
+        None if is_native => PathBuf::from(OF_DEBIAN),
         None => {
-            println!(
-                "cargo::error=set {VARIABLE} to LLVM's libllvmlibc.a for x86_64: this machine's is for another architecture"
-            );
-            return;
+            return Err(format!(
+                "set {VARIABLE} to LLVM's libllvmlibc.a for x86_64: this machine's is for another architecture"
+            ));
         }
     };
+    let shown = library.display();
     if !library.exists() {
-        println!(
-            "cargo::error={} is not found: on Debian, apt-get install libllvmlibc-19-dev; elsewhere, set {VARIABLE} to \
-             LLVM's libllvmlibc.a for x86_64",
-            library.display()
-        );
-        return;
+        return Err(format!(
+            "{shown} is not found: on Debian, apt-get install libllvmlibc-19-dev; elsewhere, set {VARIABLE} to LLVM's \
+             libllvmlibc.a for x86_64"
+        ));
     }
-    println!("cargo::rerun-if-changed={}", library.display());
-    let folder = PathBuf::from(variable("OUT_DIR"));
-    if let Err(error) = take(&library, &folder) {
-        println!(
-            "cargo::error=take the memory functions out of {}: {error}",
-            library.display()
-        );
-        return;
-    }
+    println!("cargo::rerun-if-changed={shown}");
+    let folder = PathBuf::from(env::var_os("OUT_DIR").unwrap_or_default());
+    take(&library, &folder)
+        .map_err(|error| format!("take the memory functions out of {shown}: {error}"))?;
     println!("cargo::rustc-link-search=native={}", folder.display());
     // All of it, and before the libc: or a function that was asked for already would be musl's.
     println!("cargo::rustc-link-lib=static:+whole-archive,-bundle={NAME}");
+    Ok(())
 }
 
 /// Makes a library of the members alone, the same bytes each time.

@@ -53,12 +53,15 @@ impl PolicyKind {
 /// The two CustomResourceDefinitions as JSON, namespaced kind first: what `crds/` holds.
 #[must_use]
 pub fn crds() -> [Value; 2] {
-    PolicyKind::ALL.map(|kind| kind.schema().crd.clone())
+    PolicyKind::ALL.map(|kind| kind.schema().crd())
 }
 
 /// A kind's CRD and what it refuses.
 pub(crate) struct Schema {
+    /// Without what stands at [`OPEN_API`].
     crd: Value,
+    /// The schema of the whole object.
+    pub(crate) open_api: Value,
     pub(crate) rules: Vec<Rule>,
 }
 
@@ -71,30 +74,29 @@ impl Schema {
         // A CustomResourceDefinition is plain data: it cannot fail to become JSON, and if it did, the
         // test that compares it with `crds/` would say so.
         let mut crd = serde_json::to_value(derived).unwrap_or_default();
-        let rules = match crd.pointer_mut(OPEN_API) {
-            Some(root) => {
-                tidy(root);
-                let rules = rules(
-                    kind,
-                    &defaults(root.pointer("/properties/spec").unwrap_or(&Value::Null)),
-                );
-                rules.iter().for_each(|rule| write_rule(root, rule));
-                rules
-            }
-            None => Vec::new(),
-        };
-        Self { crd, rules }
+        let mut open_api = crd
+            .pointer_mut(OPEN_API)
+            .map(Value::take)
+            .unwrap_or_default();
+        tidy(&mut open_api);
+        let spec = open_api.pointer("/properties/spec").unwrap_or(&Value::Null);
+        let rules = rules(kind, &defaults(spec));
+        rules
+            .iter()
+            .for_each(|rule| write_rule(&mut open_api, rule));
+        Self {
+            crd,
+            open_api,
+            rules,
+        }
     }
 
-    /// The schema of the whole object.
-    pub(crate) fn open_api(&self) -> &Value {
-        // Not by the pointer, whose steps are made into texts each time: this is asked for every policy.
-        let version = self
-            .crd
-            .get("spec")
-            .and_then(|spec| spec.get("versions")?.get(0));
-        let schema = version.and_then(|version| version.get("schema")?.get("openAPIV3Schema"));
-        schema.unwrap_or(&Value::Null)
+    fn crd(&self) -> Value {
+        let mut crd = self.crd.clone();
+        if let Some(place) = crd.pointer_mut(OPEN_API) {
+            *place = self.open_api.clone();
+        }
+        crd
     }
 }
 
@@ -198,7 +200,7 @@ mod tests {
     fn every_rule_has_a_place_in_the_schema() {
         for kind in PolicyKind::ALL {
             let schema = kind.schema();
-            let written = schema.crd.to_string().matches("\"rule\":").count();
+            let written = schema.crd().to_string().matches("\"rule\":").count();
             assert_eq!(written, schema.rules.len(), "{kind:?}");
         }
     }
@@ -206,7 +208,7 @@ mod tests {
     #[test]
     fn every_default_is_known_to_the_rule_against_empty_policies() {
         let schema = PolicyKind::Namespaced.schema();
-        let leaves = defaults(&schema.open_api()["properties"]["spec"]);
+        let leaves = defaults(&schema.open_api["properties"]["spec"]);
         // 4 pod fields, 12 of the pod's security context, 12 of the containers' (capabilities are two
         // lists), and the writable paths.
         assert_eq!(leaves.len(), 4 + 12 + 12 + 1);

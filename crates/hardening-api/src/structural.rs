@@ -9,7 +9,7 @@ use std::sync::{LazyLock, RwLock};
 use regex::Regex;
 use serde_json::Value;
 
-use crate::crd::PolicyKind;
+use crate::crd::{PolicyKind, Schema};
 
 /// Something that the API server would refuse.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,9 +30,11 @@ impl fmt::Display for Violation {
 /// take it.
 #[must_use]
 pub fn violations(kind: PolicyKind, object: &Value) -> Vec<Violation> {
-    let schema = kind.schema();
+    let Schema {
+        open_api, rules, ..
+    } = kind.schema();
     let mut found = Vec::new();
-    let properties = &schema.open_api()["properties"];
+    let properties = &open_api["properties"];
     for (name, value) in object.as_object().into_iter().flatten() {
         match name.as_str() {
             // The same for every kind, and no policy's business.
@@ -51,7 +53,7 @@ pub fn violations(kind: PolicyKind, object: &Value) -> Vec<Violation> {
         found.push(violation("spec", "is required"));
     }
     if found.is_empty() {
-        for rule in &schema.rules {
+        for rule in rules {
             visit(object, &rule.at, &mut Vec::new(), &mut |value, items| {
                 if !(rule.holds)(value) {
                     let path = path_of(&rule.at, items) + &rule.field_path;

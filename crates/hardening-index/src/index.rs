@@ -89,9 +89,9 @@ impl PolicyIndex {
         self.lists.insert(watched, list);
     }
 
-    /// An object of the list in progress.
-    pub fn list(&mut self, object: Object) {
-        match self.lists.get_mut(&object.watched()) {
+    /// An object of the list in progress of a resource.
+    pub fn list(&mut self, watched: Watched, object: Object) {
+        match self.lists.get_mut(&watched) {
             Some(List::First { missing }) => {
                 if !missing.is_empty() {
                     missing.remove(&object.key());
@@ -339,7 +339,7 @@ mod tests {
                 Apply(object) => index.apply(object),
                 Delete(key) => index.delete(&key),
                 Begin(watched) => index.begin_list(watched),
-                Listed(object) => index.list(object),
+                Listed(object) => index.list(object.key().watched(), object),
                 End(watched) => index.end_list(watched),
             }
         }

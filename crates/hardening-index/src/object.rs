@@ -128,13 +128,6 @@ impl Watched {
         }
     }
 
-    fn of_policy(key: &PolicyKey) -> Self {
-        match key.namespace {
-            Some(_) => Self::PodHardeningPolicies,
-            None => Self::ClusterPodHardeningPolicies,
-        }
-    }
-
     /// Whether it is one of our own, which are there only once their definition was installed.
     #[must_use]
     pub fn is_policy(self) -> bool {
@@ -158,7 +151,14 @@ impl Key {
     #[must_use]
     pub fn watched(&self) -> Watched {
         match self {
-            Self::Policy(key) => Watched::of_policy(key),
+            Self::Policy(PolicyKey {
+                namespace: Some(_),
+                name: _,
+            }) => Watched::PodHardeningPolicies,
+            Self::Policy(PolicyKey {
+                namespace: None,
+                name: _,
+            }) => Watched::ClusterPodHardeningPolicies,
             Self::Namespace(_) => Watched::Namespaces,
             Self::ServiceAccount(_, _) => Watched::ServiceAccounts,
             Self::RuntimeClass(_) => Watched::RuntimeClasses,
@@ -217,16 +217,6 @@ impl Object {
                 Key::ServiceAccount(namespace.clone(), name.clone())
             }
             Self::RuntimeClass(name, _) => Key::RuntimeClass(name.clone()),
-        }
-    }
-
-    /// The resource that it is one of.
-    pub(crate) fn watched(&self) -> Watched {
-        match self {
-            Self::Policy(key, _) => Watched::of_policy(key),
-            Self::Namespace(..) => Watched::Namespaces,
-            Self::ServiceAccount(..) => Watched::ServiceAccounts,
-            Self::RuntimeClass(..) => Watched::RuntimeClasses,
         }
     }
 

@@ -164,7 +164,7 @@ impl PolicyWatch {
     fn change(&mut self, watched: Watched, change: Change) {
         match change {
             Change::ListBegins => self.index.begin_list(watched),
-            Change::Listed(object) => self.index.list(object),
+            Change::Listed(object) => self.index.list(watched, object),
             Change::ListEnds => {
                 self.index.end_list(watched);
                 self.observe();
