@@ -19,9 +19,12 @@ use wide::u8x64;
 /// Reads a value of the whole text; nothing but the end of the line may follow it. `None`: ask serde_json.
 pub(crate) fn read<'de, T: Deserialize<'de>>(text: &'de str) -> Option<T> {
     let text = text.trim_end_matches('\n');
+    let specials = specials(text.as_bytes());
     let mut reader = Reader {
-        text,
-        specials: specials(text.as_bytes()),
+        text: Text {
+            json: text,
+            specials: &specials,
+        },
         at: 0,
     };
     let value = T::deserialize(&mut reader).ok()?;
@@ -29,11 +32,16 @@ pub(crate) fn read<'de, T: Deserialize<'de>>(text: &'de str) -> Option<T> {
 }
 
 /// Somewhere in a text.
-struct Reader<'de> {
-    text: &'de str,
-    /// Which bytes a string cannot hold as they are, a bit for each.
-    specials: Vec<u64>,
+struct Reader<'t, 'de> {
+    text: Text<'t, 'de>,
     at: usize,
+}
+
+/// A text, and where its strings may end.
+struct Text<'t, 'de> {
+    json: &'de str,
+    /// Which bytes a string cannot hold as they are, a bit for each.
+    specials: &'t [u64],
 }
 
 /// This is not for this reader.
@@ -42,8 +50,8 @@ struct Reader<'de> {
 struct Unusual;
 
 /// The members of an object, or the items of a list, of which the opening bracket is read.
-struct Entries<'r, 'de> {
-    reader: &'r mut Reader<'de>,
+struct Entries<'r, 't, 'de> {
+    reader: &'r mut Reader<'t, 'de>,
     is_first: bool,
     is_at_end: bool,
 }
@@ -56,39 +64,25 @@ impl de::Error for Unusual {
 
 // === impl Reader ===
 
-impl<'de> Reader<'de> {
+impl<'de> Reader<'_, 'de> {
     fn peek(&self) -> Result<u8, Unusual> {
-        self.text.as_bytes().get(self.at).copied().ok_or(Unusual)
-    }
-
-    fn next(&mut self) -> Result<u8, Unusual> {
-        let byte = self.peek()?;
-        self.at += 1;
-        Ok(byte)
+        self.text.byte(self.at)
     }
 
     fn expect(&mut self, byte: u8) -> Result<(), Unusual> {
-        if self.next()? == byte {
-            Ok(())
-        } else {
-            Err(Unusual)
-        }
+        self.at = self.text.expect(self.at, byte)?;
+        Ok(())
     }
 
     fn pass(&mut self, word: &str) -> Result<(), Unusual> {
-        let rest = self.text.as_bytes().get(self.at..).unwrap_or_default();
-        self.at += word.len();
-        if rest.starts_with(word.as_bytes()) {
-            Ok(())
-        } else {
-            Err(Unusual)
-        }
+        self.at = self.text.word_end(self.at, word)?;
+        Ok(())
     }
 
     /// Reads an object or a list, of which the opening bracket is next.
     fn entries<T>(
         &mut self,
-        visit: impl FnOnce(&mut Entries<'_, 'de>) -> Result<T, Unusual>,
+        visit: impl FnOnce(&mut Entries<'_, '_, 'de>) -> Result<T, Unusual>,
     ) -> Result<T, Unusual> {
         self.at += 1;
         let mut entries = Entries {
@@ -105,190 +99,223 @@ impl<'de> Reader<'de> {
         }
     }
 
-    // --- strings ---
-
-    /// Goes past the end of a string of which the first quote is read; whether it has escapes.
-    #[inline]
-    fn pass_string(&mut self) -> Result<bool, Unusual> {
-        self.pass_plain()?;
-        if self.peek()? == b'"' {
-            self.at += 1;
-            return Ok(false);
-        }
-        self.pass_escapes().map(|()| true)
-    }
-
-    /// As [`Self::pass_string`], from the first byte on that the string cannot hold as it is.
-    #[inline(never)]
-    fn pass_escapes(&mut self) -> Result<(), Unusual> {
-        loop {
-            match self.next()? {
-                b'"' => return Ok(()),
-                b'\\' => self.pass_escape()?,
-                _ => return Err(Unusual),
-            }
-            self.pass_plain()?;
-        }
-    }
-
-    /// Goes to the next byte that a string cannot hold as it is.
-    #[inline]
-    fn pass_plain(&mut self) -> Result<(), Unusual> {
-        let bits = self.specials.get(self.at / BLOCK).ok_or(Unusual)? >> (self.at % BLOCK);
-        if bits == 0 {
-            return self.pass_plain_blocks();
-        }
-        self.at += bits.trailing_zeros() as usize;
-        Ok(())
-    }
-
-    #[inline(never)]
-    fn pass_plain_blocks(&mut self) -> Result<(), Unusual> {
-        let next = self.at / BLOCK + 1;
-        let blocks = self.specials.get(next..).unwrap_or_default();
-        let mut special = blocks.iter().enumerate().filter(|(_, bits)| **bits != 0);
-        let (i, bits) = special.next().ok_or(Unusual)?;
-        self.at = (next + i) * BLOCK + bits.trailing_zeros() as usize;
-        Ok(())
-    }
-
-    fn pass_escape(&mut self) -> Result<(), Unusual> {
-        match self.next()? {
-            b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't' => Ok(()),
-            b'u' => {
-                for _ in 0..4 {
-                    if !self.next()?.is_ascii_hexdigit() {
-                        return Err(Unusual);
-                    }
-                }
-                Ok(())
-            }
-            _ => Err(Unusual),
-        }
-    }
-
     /// A string of which the first quote is read.
     fn string(&mut self) -> Result<Cow<'de, str>, Unusual> {
         let start = self.at;
-        let has_escapes = self.pass_string()?;
-        let text = |start, end| self.text.get(start..end).ok_or(Unusual);
-        if has_escapes {
-            let quoted = text(start - 1, self.at)?;
-            return serde_json::from_str(quoted)
-                .map(Cow::Owned)
-                .map_err(|_| Unusual);
+        let quote = self.text.plain_end(start)?;
+        if self.text.byte(quote)? == b'"' {
+            self.at = quote + 1;
+            return self.text.part(start, quote).map(Cow::Borrowed);
         }
-        text(start, self.at - 1).map(Cow::Borrowed)
-    }
-
-    // --- other values ---
-
-    fn pass_digits(&mut self) -> Result<(), Unusual> {
-        let start = self.at;
-        while self.peek().is_ok_and(|byte| byte.is_ascii_digit()) {
-            self.at += 1;
-        }
-        (self.at > start).then_some(()).ok_or(Unusual)
-    }
-
-    /// Goes past a whole number, of which nothing is read.
-    fn pass_integer(&mut self) -> Result<(), Unusual> {
-        if self.peek()? == b'-' {
-            self.at += 1;
-        }
-        // What follows a zero that leads is then not what may follow a number.
-        if self.peek()? == b'0' {
-            self.at += 1;
-            return Ok(());
-        }
-        self.pass_digits()
-    }
-
-    /// Goes past a number, of which nothing is read.
-    fn pass_number(&mut self) -> Result<(), Unusual> {
-        self.pass_integer()?;
-        if self.peek() == Ok(b'.') {
-            self.at += 1;
-            self.pass_digits()?;
-        }
-        if let Ok(b'e' | b'E') = self.peek() {
-            self.at += 1;
-            if let b'+' | b'-' = self.peek()? {
-                self.at += 1;
-            }
-            self.pass_digits()?;
-        }
-        Ok(())
+        self.at = self.text.escaped_end(quote)?;
+        let quoted = self.text.part(start - 1, self.at)?;
+        serde_json::from_str(quoted)
+            .map(Cow::Owned)
+            .map_err(|_| Unusual)
     }
 
     /// The whole number that is next. What is one for a float alone, as minus zero, is for serde_json.
     fn integer(&mut self) -> Result<i64, Unusual> {
         let start = self.at;
-        self.pass_integer()?;
-        let digits = self.text.get(start..self.at).ok_or(Unusual)?;
+        self.at = self.text.integer_end(start)?;
+        let digits = self.text.part(start, self.at)?;
         if digits == "-0" {
             return Err(Unusual);
         }
         digits.parse().map_err(|_| Unusual)
     }
+}
 
-    /// Goes past a value that nobody asks for.
-    fn pass_value(&mut self) -> Result<(), Unusual> {
+// === impl Text ===
+
+/// Where what begins somewhere ends: the place after its last byte. A place that is handed on from one to the next
+/// stays in a register, where one that is kept in memory would be waited for at each step.
+impl<'de> Text<'_, 'de> {
+    #[inline]
+    fn byte(&self, at: usize) -> Result<u8, Unusual> {
+        self.json.as_bytes().get(at).copied().ok_or(Unusual)
+    }
+
+    fn part(&self, start: usize, end: usize) -> Result<&'de str, Unusual> {
+        self.json.get(start..end).ok_or(Unusual)
+    }
+
+    #[inline]
+    fn expect(&self, at: usize, byte: u8) -> Result<usize, Unusual> {
+        if self.byte(at)? == byte {
+            Ok(at + 1)
+        } else {
+            Err(Unusual)
+        }
+    }
+
+    fn word_end(&self, at: usize, word: &str) -> Result<usize, Unusual> {
+        let rest = self.json.as_bytes().get(at..).unwrap_or_default();
+        if rest.starts_with(word.as_bytes()) {
+            Ok(at + word.len())
+        } else {
+            Err(Unusual)
+        }
+    }
+
+    // --- strings ---
+
+    /// Of a string, from behind its first quote.
+    #[inline]
+    fn string_end(&self, at: usize) -> Result<usize, Unusual> {
+        let at = self.plain_end(at)?;
+        if self.byte(at)? == b'"' {
+            return Ok(at + 1);
+        }
+        self.escaped_end(at)
+    }
+
+    /// As [`Self::string_end`], from the first byte on that the string cannot hold as it is.
+    #[inline(never)]
+    fn escaped_end(&self, mut at: usize) -> Result<usize, Unusual> {
+        loop {
+            match self.byte(at)? {
+                b'"' => return Ok(at + 1),
+                b'\\' => at = self.escape_end(at + 1)?,
+                _ => return Err(Unusual),
+            }
+            at = self.plain_end(at)?;
+        }
+    }
+
+    /// The next byte that a string cannot hold as it is.
+    #[inline]
+    fn plain_end(&self, at: usize) -> Result<usize, Unusual> {
+        let bits = self.specials.get(at / BLOCK).ok_or(Unusual)? >> (at % BLOCK);
+        if bits == 0 {
+            return self.plain_blocks_end(at);
+        }
+        Ok(at + bits.trailing_zeros() as usize)
+    }
+
+    #[inline(never)]
+    fn plain_blocks_end(&self, at: usize) -> Result<usize, Unusual> {
+        let next = at / BLOCK + 1;
+        let blocks = self.specials.get(next..).unwrap_or_default();
+        let mut special = blocks.iter().enumerate().filter(|(_, bits)| **bits != 0);
+        let (i, bits) = special.next().ok_or(Unusual)?;
+        Ok((next + i) * BLOCK + bits.trailing_zeros() as usize)
+    }
+
+    /// Of an escape, from behind its backslash.
+    fn escape_end(&self, at: usize) -> Result<usize, Unusual> {
+        match self.byte(at)? {
+            b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't' => Ok(at + 1),
+            b'u' => {
+                let digits = self.json.as_bytes().get(at + 1..at + 5).ok_or(Unusual)?;
+                let are_digits = digits.iter().all(u8::is_ascii_hexdigit);
+                are_digits.then_some(at + 5).ok_or(Unusual)
+            }
+            _ => Err(Unusual),
+        }
+    }
+
+    // --- numbers ---
+
+    fn digits_end(&self, start: usize) -> Result<usize, Unusual> {
+        let mut at = start;
+        while self.byte(at).is_ok_and(|byte| byte.is_ascii_digit()) {
+            at += 1;
+        }
+        (at > start).then_some(at).ok_or(Unusual)
+    }
+
+    /// Of a whole number.
+    fn integer_end(&self, mut at: usize) -> Result<usize, Unusual> {
+        if self.byte(at)? == b'-' {
+            at += 1;
+        }
+        // What follows a zero that leads is then not what may follow a number.
+        if self.byte(at)? == b'0' {
+            return Ok(at + 1);
+        }
+        self.digits_end(at)
+    }
+
+    fn number_end(&self, at: usize) -> Result<usize, Unusual> {
+        let mut at = self.integer_end(at)?;
+        if self.byte(at) == Ok(b'.') {
+            at = self.digits_end(at + 1)?;
+        }
+        if let Ok(b'e' | b'E') = self.byte(at) {
+            at += 1;
+            if let b'+' | b'-' = self.byte(at)? {
+                at += 1;
+            }
+            at = self.digits_end(at)?;
+        }
+        Ok(at)
+    }
+
+    // --- any value ---
+
+    /// Of a value that nobody asks for.
+    fn value_end(&self, mut at: usize) -> Result<usize, Unusual> {
         // What the value is in: a bit for each, the innermost last, that says whether it is an object.
         let (mut depth, mut objects) = (0, 0_u64);
         loop {
-            let opened = match self.peek()? {
-                bracket @ (b'{' | b'[') => {
-                    self.at += 1;
-                    // In ASCII, the bracket that closes is the second after it.
-                    let is_empty = self.peek()? == bracket + 2;
-                    self.at += usize::from(is_empty);
-                    (!is_empty).then_some(bracket == b'{')
+            let byte = self.byte(at)?;
+            if let b'{' | b'[' = byte {
+                at += 1;
+                // In ASCII, the bracket that closes is the second after it.
+                if self.byte(at)? != byte + 2 {
+                    if depth == u64::BITS {
+                        return Err(Unusual);
+                    }
+                    depth += 1;
+                    objects = objects << 1 | u64::from(byte == b'{');
+                    if byte == b'{' {
+                        at = self.key_end(at)?;
+                    }
+                    continue;
                 }
-                _ => {
-                    self.pass_scalar()?;
-                    None
-                }
-            };
-            if let Some(is_object) = opened {
-                if depth == u64::BITS {
-                    return Err(Unusual);
-                }
-                depth += 1;
-                objects = objects << 1 | u64::from(is_object);
+                at += 1;
             } else {
-                loop {
-                    if depth == 0 {
-                        return Ok(());
-                    }
-                    match (self.next()?, objects & 1 == 1) {
-                        (b',', _) => break,
-                        (b'}', true) | (b']', false) => {
-                            depth -= 1;
-                            objects >>= 1;
-                        }
-                        _ => return Err(Unusual),
-                    }
-                }
+                at = self.scalar_end(at, byte)?;
             }
-            if objects & 1 == 1 {
-                self.expect(b'"')?;
-                self.pass_string()?;
-                self.expect(b':')?;
+            loop {
+                if depth == 0 {
+                    return Ok(at);
+                }
+                let is_object = objects & 1 == 1;
+                let byte = self.byte(at)?;
+                at += 1;
+                match (byte, is_object) {
+                    (b',', true) => {
+                        at = self.key_end(at)?;
+                        break;
+                    }
+                    (b',', false) => break,
+                    (b'}', true) | (b']', false) => {
+                        depth -= 1;
+                        objects >>= 1;
+                    }
+                    _ => return Err(Unusual),
+                }
             }
         }
     }
 
-    fn pass_scalar(&mut self) -> Result<(), Unusual> {
-        match self.peek()? {
-            b'"' => {
-                self.at += 1;
-                self.pass_string().map(|_| ())
-            }
-            b't' => self.pass("true"),
-            b'f' => self.pass("false"),
-            b'n' => self.pass("null"),
-            _ => self.pass_number(),
+    /// Of a member's name, with the colon.
+    #[inline]
+    fn key_end(&self, at: usize) -> Result<usize, Unusual> {
+        let at = self.string_end(self.expect(at, b'"')?)?;
+        self.expect(at, b':')
+    }
+
+    #[inline]
+    fn scalar_end(&self, at: usize, first: u8) -> Result<usize, Unusual> {
+        match first {
+            b'"' => self.string_end(at + 1),
+            b't' => self.word_end(at, "true"),
+            b'f' => self.word_end(at, "false"),
+            b'n' => self.word_end(at, "null"),
+            _ => self.number_end(at),
         }
     }
 }
@@ -310,7 +337,7 @@ fn specials(text: &[u8]) -> Vec<u64> {
     blocks.iter().chain([&last]).map(special).collect()
 }
 
-impl<'de> Deserializer<'de> for &mut Reader<'de> {
+impl<'de> Deserializer<'de> for &mut Reader<'_, 'de> {
     type Error = Unusual;
 
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Unusual> {
@@ -340,7 +367,7 @@ impl<'de> Deserializer<'de> for &mut Reader<'de> {
     }
 
     fn deserialize_ignored_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Unusual> {
-        self.pass_value()?;
+        self.at = self.text.value_end(self.at)?;
         visitor.visit_unit()
     }
 
@@ -352,7 +379,7 @@ impl<'de> Deserializer<'de> for &mut Reader<'de> {
 
 // === impl Entries ===
 
-impl<'de> Entries<'_, 'de> {
+impl<'de> Entries<'_, '_, 'de> {
     /// Goes on to the next, if there is one.
     fn advance(&mut self, end: u8) -> Result<bool, Unusual> {
         let is_first = std::mem::take(&mut self.is_first);
@@ -371,7 +398,7 @@ impl<'de> Entries<'_, 'de> {
     }
 }
 
-impl<'de> MapAccess<'de> for &mut Entries<'_, 'de> {
+impl<'de> MapAccess<'de> for &mut Entries<'_, '_, 'de> {
     type Error = Unusual;
 
     fn next_key_seed<K: DeserializeSeed<'de>>(
@@ -395,7 +422,7 @@ impl<'de> MapAccess<'de> for &mut Entries<'_, 'de> {
     }
 }
 
-impl<'de> SeqAccess<'de> for &mut Entries<'_, 'de> {
+impl<'de> SeqAccess<'de> for &mut Entries<'_, '_, 'de> {
     type Error = Unusual;
 
     fn next_element_seed<T: DeserializeSeed<'de>>(
