@@ -102,16 +102,15 @@ impl<'de> Reader<'_, 'de> {
     /// A string of which the first quote is read.
     fn string(&mut self) -> Result<Cow<'de, str>, Unusual> {
         let start = self.at;
-        let quote = self.text.plain_end(start)?;
-        if self.text.byte(quote)? == b'"' {
-            self.at = quote + 1;
-            return self.text.part(start, quote).map(Cow::Borrowed);
+        let (end, has_escapes) = self.text.string_end(start)?;
+        self.at = end;
+        if has_escapes {
+            let quoted = self.text.part(start - 1, end)?;
+            return serde_json::from_str(quoted)
+                .map(Cow::Owned)
+                .map_err(|_| Unusual);
         }
-        self.at = self.text.escaped_end(quote)?;
-        let quoted = self.text.part(start - 1, self.at)?;
-        serde_json::from_str(quoted)
-            .map(Cow::Owned)
-            .map_err(|_| Unusual)
+        self.text.part(start, end - 1).map(Cow::Borrowed)
     }
 
     /// The whole number that is next. What is one for a float alone, as minus zero, is for serde_json.
@@ -160,14 +159,14 @@ impl<'de> Text<'_, 'de> {
 
     // --- strings ---
 
-    /// Of a string, from behind its first quote.
+    /// Of a string, from behind its first quote; and whether it has escapes.
     #[inline]
-    fn string_end(&self, at: usize) -> Result<usize, Unusual> {
+    fn string_end(&self, at: usize) -> Result<(usize, bool), Unusual> {
         let at = self.plain_end(at)?;
         if self.byte(at)? == b'"' {
-            return Ok(at + 1);
+            return Ok((at + 1, false));
         }
-        self.escaped_end(at)
+        self.escaped_end(at).map(|end| (end, true))
     }
 
     /// As [`Self::string_end`], from the first byte on that the string cannot hold as it is.
@@ -259,38 +258,33 @@ impl<'de> Text<'_, 'de> {
         // What the value is in: a bit for each, the innermost last, that says whether it is an object.
         let (mut depth, mut objects) = (0, 0_u64);
         loop {
-            let byte = self.byte(at)?;
-            if let b'{' | b'[' = byte {
-                at += 1;
-                // In ASCII, the bracket that closes is the second after it.
-                if self.byte(at)? != byte + 2 {
-                    if depth == u64::BITS {
-                        return Err(Unusual);
+            if objects & 1 == 1 {
+                at = self.key_end(at)?;
+            }
+            match self.byte(at)? {
+                bracket @ (b'{' | b'[') => {
+                    at += 1;
+                    // In ASCII, the bracket that closes is the second after it.
+                    if self.byte(at)? != bracket + 2 {
+                        if depth == u64::BITS {
+                            return Err(Unusual);
+                        }
+                        depth += 1;
+                        objects = objects << 1 | u64::from(bracket == b'{');
+                        continue;
                     }
-                    depth += 1;
-                    objects = objects << 1 | u64::from(byte == b'{');
-                    if byte == b'{' {
-                        at = self.key_end(at)?;
-                    }
-                    continue;
+                    at += 1;
                 }
-                at += 1;
-            } else {
-                at = self.scalar_end(at, byte)?;
+                first => at = self.scalar_end(at, first)?,
             }
             loop {
                 if depth == 0 {
                     return Ok(at);
                 }
-                let is_object = objects & 1 == 1;
                 let byte = self.byte(at)?;
                 at += 1;
-                match (byte, is_object) {
-                    (b',', true) => {
-                        at = self.key_end(at)?;
-                        break;
-                    }
-                    (b',', false) => break,
+                match (byte, objects & 1 == 1) {
+                    (b',', _) => break,
                     (b'}', true) | (b']', false) => {
                         depth -= 1;
                         objects >>= 1;
@@ -304,14 +298,14 @@ impl<'de> Text<'_, 'de> {
     /// Of a member's name, with the colon.
     #[inline]
     fn key_end(&self, at: usize) -> Result<usize, Unusual> {
-        let at = self.string_end(self.expect(at, b'"')?)?;
-        self.expect(at, b':')
+        let (end, _) = self.string_end(self.expect(at, b'"')?)?;
+        self.expect(end, b':')
     }
 
     #[inline]
     fn scalar_end(&self, at: usize, first: u8) -> Result<usize, Unusual> {
         match first {
-            b'"' => self.string_end(at + 1),
+            b'"' => self.string_end(at + 1).map(|(end, _)| end),
             b't' => self.word_end(at, "true"),
             b'f' => self.word_end(at, "false"),
             b'n' => self.word_end(at, "null"),
