@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 .PHONY: help tools build image check-image deny test-faults demo playground fmt fmt-check lint layers test \
-	test-matrix oracle generate check-generated doc bench bench-cluster bench-audit bench-steps bench-check bench-accept bench-hostile
+	test-matrix oracle generate check-generated doc bench bench-cluster bench-audit bench-steps profile bench-check bench-accept bench-hostile
 
 help: ## list what there is
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -83,6 +83,9 @@ bench-audit: tools ## what an audit of 10,000 pods takes, beside kubectl listing
 
 bench-steps: tools ## how long each step of a review takes
 	cargo bench --package hardening-bench --bench time
+
+profile: tools ## count what the programs do in the benches, by which the released one is compiled; wants h2load and llvm-tools
+	@hack/profile
 
 bench-hostile: tools ## how much longer honest calls take among a thousand hostile clients; wants two processors that do nothing else
 	HARDENING_HOSTILE_FIGURES=1 cargo test --release --package hardening-controller --test program -- hostile::a_thousand --nocapture

@@ -19,11 +19,13 @@ use hardening_webhook::{
     Webhook,
 };
 use prometheus_client::registry::Registry;
+use rustix::process::{Pid, Signal, kill_process};
 use serde::{Deserialize, Serialize};
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::{NAMESPACE, Size, Written, pod, policies, policy};
+use crate::{NAMESPACE, PATIENCE, Size, Written, pod, policies, policy};
 
 /// Who answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
@@ -175,6 +177,7 @@ impl Running {
             .args(["--webhook-url", &format!("https://{address}/mutate")])
             .args(["--listen", &address.to_string()])
             .args(["--metrics-listen", &probes.to_string()])
+            .args(["--shutdown-delay", "0s"])
             .args(["--log-level", "error"]);
         let process = command
             .stdin(Stdio::null())
@@ -222,7 +225,13 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // It may have ended by itself.
+        // Asked, and not killed at once: one that counts what it does, for a profile, writes it when it ends.
+        let _ = kill_process(Pid::from_child(&self.process), Signal::TERM);
+        let deadline = Instant::now() + PATIENCE;
+        while matches!(self.process.try_wait(), Ok(None)) && Instant::now() < deadline {
+            thread::sleep(Duration::from_millis(10));
+        }
+        // It has ended by now, or will not.
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
@@ -230,7 +239,7 @@ impl Drop for Running {
 
 // === the servers that do less ===
 
-/// Serves as `contender` until the process ends.
+/// Serves as `contender` until SIGTERM.
 ///
 /// # Errors
 ///
@@ -260,7 +269,11 @@ pub async fn serve(
     fs::write(write_ca, webhook.certificates.ca_pem().unwrap_or_default())
         .context("write the CA")?;
     let bound = webhook.bind(listen, metrics_listen).await?;
-    bound.run(CancellationToken::new()).await?;
+    let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
+    tokio::select! {
+        ended = bound.run(CancellationToken::new()) => ended?,
+        _ = terminate.recv() => {}
+    }
     Ok(())
 }
 

@@ -75,6 +75,13 @@ enum Command {
         #[command(flatten)]
         places: Places,
     },
+    /// Have the programs do all that is measured, briefly and without judging it: what they count meanwhile, where they
+    /// are built to count, is the profile by which the released program is compiled.
+    Train {
+        /// Requests in a turn with the typical pod.
+        #[arg(long, default_value_t = 6_000)]
+        requests: u32,
+    },
     /// Be one of the servers that do less.
     Serve {
         /// Which.
@@ -191,6 +198,14 @@ fn run(command: Command) -> Result<ExitCode> {
         } => {
             let rows = runtime()?.block_on(audit::measure(rounds, pods))?;
             places.tell("audit", &rows, &audit::ratios(&rows), &audit::table(&rows))
+        }
+        Command::Train { requests } => {
+            webhook::measure(Extent {
+                rounds: 1,
+                requests,
+            })?;
+            scale::measure(1, requests)?;
+            Ok(ExitCode::SUCCESS)
         }
         Command::Serve {
             contender,

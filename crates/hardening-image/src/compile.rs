@@ -1,14 +1,33 @@
-//! The program for an architecture, from the sources, by `cargo auditable`.
+//! A program for an architecture, from the sources, by `cargo auditable`.
+//!
+//! It is compiled by a profile: how often each of its functions and branches was taken while the benches had it do all that
+//! they measure. What is often taken then lies together and is made fast, what is never taken lies elsewhere and is made
+//! small. `make profile` makes profiles; the last ones are in `hack/pgo`, so that a build needs to run nothing and gives the
+//! same bytes each time.
 
 use std::{
     env,
     ffi::OsString,
+    fs,
+    io::Read as _,
     path::{Path, PathBuf},
     process::Command,
 };
 
 use anyhow::{Context as _, bail, ensure};
 use container_image::Architecture;
+use flate2::read::GzDecoder;
+
+use crate::materials::sha256;
+
+/// What a program is compiled for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// To be released: by the profile of its architecture, where there is one.
+    Release,
+    /// To make a profile: it counts what it does, and writes that where `LLVM_PROFILE_FILE` says when it ends.
+    Counting,
+}
 
 /// An architecture as compilers know it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,6 +38,9 @@ pub(crate) struct Target {
     compiler: &'static str,
     is_foreign: bool,
 }
+
+/// The folder with profiles.
+const PROFILES: &str = "hack/pgo";
 
 // === impl Target ===
 
@@ -38,8 +60,44 @@ impl Target {
         }
     }
 
+    /// That of this machine; absent where images are not made for it.
+    pub(crate) fn of_this_machine() -> Option<Self> {
+        Architecture::of_this_machine().map(Self::of)
+    }
+
+    /// Where the profile of a program for it is, which may be absent.
+    fn profile(self, root: &Path) -> PathBuf {
+        root.join(PROFILES)
+            .join(format!("{}.profdata.gz", self.triple))
+    }
+
+    /// How a program for it is optimised for its purpose, besides what `Cargo.toml` says.
+    fn optimisation(
+        self,
+        root: &Path,
+        build: &Path,
+        purpose: Purpose,
+    ) -> anyhow::Result<Vec<String>> {
+        let profile = self.profile(root);
+        Ok(match purpose {
+            Purpose::Counting => vec!["-Cprofile-generate".to_owned()],
+            Purpose::Release if profile.exists() => vec![
+                format!("-Cprofile-use={}", unpack(&profile, build)?.display()),
+                // What is done once, at the start, is not what is never done: so it lies elsewhere, and does not bring what
+                // is never done into memory with it.
+                "-Cllvm-args=-profile-summary-cold-count=0".to_owned(),
+            ],
+            Purpose::Release => Vec::new(),
+        })
+    }
+
     /// The variables by which cargo and the build scripts of C libraries are told.
-    fn variables(self, root: &Path, build: &Path) -> anyhow::Result<Vec<(String, OsString)>> {
+    fn variables(
+        self,
+        root: &Path,
+        build: &Path,
+        purpose: Purpose,
+    ) -> anyhow::Result<Vec<(String, OsString)>> {
         let cargo = home("CARGO_HOME", ".cargo")?;
         let rustup = home("RUSTUP_HOME", ".rustup")?;
         // The longest last, as the last that fits is taken.
@@ -49,7 +107,8 @@ impl Target {
             (root, "/source"),
             (build, "/build"),
         ];
-        let rust = maps.map(|(from, to)| format!("--remap-path-prefix={}={to}", from.display()));
+        let mapped = maps.map(|(from, to)| format!("--remap-path-prefix={}={to}", from.display()));
+        let rust = [self.optimisation(root, build, purpose)?, mapped.into()].concat();
         let c = maps.map(|(from, to)| format!("-ffile-prefix-map={}={to}", from.display()));
         let underscored = self.triple.replace('-', "_");
         let mut variables = vec![
@@ -73,8 +132,14 @@ impl Target {
     }
 }
 
-/// Builds the program, in a folder that keeps what was built before. Says what is missing where tools are.
-pub(crate) fn program(root: &Path, target: Target, build: &Path) -> anyhow::Result<PathBuf> {
+/// Builds a package's program of the same name, in a folder that keeps what was built before. Says what is missing where tools
+/// are.
+pub(crate) fn program(
+    root: &Path,
+    target: Target,
+    build: &Path,
+    (package, purpose): (&str, Purpose),
+) -> anyhow::Result<PathBuf> {
     ensure!(
         runs(target.compiler),
         "{} is not found: on Debian, apt-get install {}",
@@ -87,11 +152,11 @@ pub(crate) fn program(root: &Path, target: Target, build: &Path) -> anyhow::Resu
     );
     let status = Command::new("cargo")
         .args(["auditable", "build", "--release", "--locked"])
-        .args(["--package", "hardening-controller"])
+        .args(["--package", package])
         .args(["--target", target.triple])
         .arg("--target-dir")
         .arg(build)
-        .envs(target.variables(root, build)?)
+        .envs(target.variables(root, build, purpose)?)
         .env_remove("RUSTFLAGS")
         .current_dir(root)
         .status()
@@ -99,9 +164,23 @@ pub(crate) fn program(root: &Path, target: Target, build: &Path) -> anyhow::Resu
     if !status.success() {
         bail!("cargo auditable for {}: {status}", target.triple);
     }
-    Ok(build
-        .join(target.triple)
-        .join("release/hardening-controller"))
+    Ok(build.join(target.triple).join("release").join(package))
+}
+
+/// Unpacks a profile to a file that is called after what is in it: by another name, cargo compiles anew.
+fn unpack(profile: &Path, build: &Path) -> anyhow::Result<PathBuf> {
+    let packed = fs::read(profile).with_context(|| format!("read {}", profile.display()))?;
+    let path = build.join(format!("{}.profdata", sha256(&packed)));
+    if !path.exists() {
+        let mut unpacked = Vec::new();
+        GzDecoder::new(packed.as_slice())
+            .read_to_end(&mut unpacked)
+            .with_context(|| format!("unpack {}", profile.display()))?;
+        fs::create_dir_all(build)
+            .and_then(|()| fs::write(&path, unpacked))
+            .with_context(|| format!("write {}", path.display()))?;
+    }
+    Ok(path)
 }
 
 fn runs(program: &str) -> bool {
@@ -121,13 +200,17 @@ fn home(variable: &str, folder: &str) -> anyhow::Result<PathBuf> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     #[test]
     fn no_path_of_this_machine_is_left_unmapped() {
         let target = Target::of(Architecture::Arm64);
         let root = Path::new("/somewhere/source");
-        let variables = target.variables(root, &root.join("target/image")).unwrap();
+        let variables = target
+            .variables(root, &root.join("target/image"), Purpose::Release)
+            .unwrap();
         let flags = |name: &str| {
             let (_, value) = variables.iter().find(|(key, _)| key == name).unwrap();
             value.to_str().unwrap().to_owned()
@@ -140,6 +223,70 @@ mod tests {
             let build = flags.find(&format!("{option}=/somewhere/source/target/image=/build"));
             assert!(source.unwrap() < build.unwrap(), "{flags}");
             assert!(flags.contains("=/cargo"), "{flags}");
+        }
+    }
+
+    /// What decides by which names the compiler knows the program's functions: it finds in a profile only those that it knows.
+    fn compiled(target: Target) -> String {
+        let output = |program: &str, arguments: &[&str]| {
+            let output = Command::new(program).args(arguments).output().unwrap();
+            assert!(output.status.success(), "{program}: {output:?}");
+            String::from_utf8(output.stdout).unwrap()
+        };
+        let tree = output(
+            "cargo",
+            &[
+                "tree",
+                "--locked",
+                "--package",
+                "hardening-controller",
+                "--target",
+                target.triple,
+            ]
+            .into_iter()
+            .chain(["--edges", "normal,build", "--prefix", "none", "--no-dedupe"])
+            .chain(["--format", "{p} {f}"])
+            .collect::<Vec<_>>(),
+        );
+        // Without where the sources are.
+        let crates: BTreeSet<String> = tree
+            .lines()
+            .map(|line| line.split(' ').filter(|word| !word.starts_with('(')))
+            .map(|words| words.collect::<Vec<_>>().join(" ").trim_end().to_owned())
+            .collect();
+        let crates: Vec<String> = crates.into_iter().collect();
+        format!("{}{}\n", output("rustc", &["--version"]), crates.join("\n"))
+    }
+
+    #[test]
+    fn the_profile_is_of_the_crates_that_are_compiled() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+        for target in [Architecture::Amd64, Architecture::Arm64].map(Target::of) {
+            let profile = target.profile(&root);
+            if !profile.exists() {
+                continue;
+            }
+            let (written, actual) = (
+                profile.with_file_name(format!("{}.crates", target.triple)),
+                compiled(target),
+            );
+            if env::var_os("UPDATE_EXPECT").is_some() {
+                fs::write(&written, &actual).unwrap();
+            }
+            let expected = fs::read_to_string(&written).unwrap_or_default();
+            let changed = |old: &str, new: &str| {
+                let gone = |line: &&str| !new.lines().any(|other| other == *line);
+                old.lines()
+                    .filter(gone)
+                    .map(str::to_owned)
+                    .collect::<Vec<_>>()
+            };
+            assert_eq!(
+                changed(&expected, &actual),
+                changed(&actual, &expected),
+                "{} was made with the left, and the right is compiled now: make profile makes it anew",
+                profile.display()
+            );
         }
     }
 }

@@ -20,11 +20,17 @@ mod compile; // a program from the sources
 mod contents; // an image from a program
 mod materials; // what the program was made of
 
-use self::{compile::Target, contents::About};
+use self::{
+    compile::{Purpose, Target},
+    contents::About,
+};
 
 /// The most that an image may take when it is unpacked, in bytes. A limit of this repository's: it keeps what is
 /// added by and by in sight.
 const LARGEST: usize = 20_000_000;
+
+/// The package whose program is in the image.
+const PROGRAM: &str = "hardening-controller";
 
 /// The repository's root.
 const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
@@ -54,10 +60,23 @@ struct Args {
         default_value_t = 0
     )]
     created: i64,
+    /// Only compile the program of this package, for this machine, as it is compiled for an image, and print where it is. Can
+    /// be given again.
+    #[arg(long = "only", value_name = "PACKAGE", conflicts_with = "platforms")]
+    only: Vec<String>,
+    /// Compile it so that it counts what it does, which makes a profile.
+    #[arg(long, requires = "only")]
+    counting: bool,
 }
 
 fn main() -> ExitCode {
-    match make(&Args::parse()) {
+    let args = Args::parse();
+    let done = if args.only.is_empty() {
+        make(&args)
+    } else {
+        compile(&args)
+    };
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // Where not even this can be written, the exit code says it.
@@ -74,10 +93,9 @@ fn make(args: &Args) -> anyhow::Result<()> {
         output,
         revision,
         created,
+        ..
     } = args;
-    let root = Path::new(ROOT).canonicalize().context("find the sources")?;
-    let output = root.join(output);
-    fs::create_dir_all(&output).with_context(|| format!("create {}", output.display()))?;
+    let (root, output) = folders(output)?;
     let version = env!("CARGO_PKG_VERSION");
     let about = About {
         version,
@@ -94,7 +112,8 @@ fn make(args: &Args) -> anyhow::Result<()> {
     let mut images = Vec::new();
     for architecture in platforms {
         let target = Target::of(architecture);
-        let path = compile::program(&root, target, &output.join("build"))?;
+        let released = (PROGRAM, Purpose::Release);
+        let path = compile::program(&root, target, &output.join("build"), released)?;
         let program = fs::read(&path).with_context(|| format!("read {}", path.display()))?;
         ensure!(
             program.len() <= LARGEST,
@@ -128,6 +147,30 @@ fn make(args: &Args) -> anyhow::Result<()> {
     say(&format!("{name}: {}", path.display()));
     say(archive.digest());
     Ok(())
+}
+
+/// Only programs.
+fn compile(args: &Args) -> anyhow::Result<()> {
+    let (root, output) = folders(&args.output)?;
+    let target = Target::of_this_machine().context("images are not made for this machine")?;
+    let (purpose, build) = if args.counting {
+        (Purpose::Counting, "build-counting")
+    } else {
+        (Purpose::Release, "build")
+    };
+    for package in &args.only {
+        let path = compile::program(&root, target, &output.join(build), (package, purpose))?;
+        say(&path.display().to_string());
+    }
+    Ok(())
+}
+
+/// The sources, and where what is made of them goes.
+fn folders(output: &Path) -> anyhow::Result<(PathBuf, PathBuf)> {
+    let root = Path::new(ROOT).canonicalize().context("find the sources")?;
+    let output = root.join(output);
+    fs::create_dir_all(&output).with_context(|| format!("create {}", output.display()))?;
+    Ok((root, output))
 }
 
 fn architecture(name: &str) -> Result<Architecture, String> {

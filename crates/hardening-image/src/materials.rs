@@ -31,11 +31,13 @@ type Id = (String, String);
 pub(crate) fn bill(root: &Path, target: Target, program: &[u8]) -> anyhow::Result<Vec<u8>> {
     let made_of = auditable_info::audit_info_from_slice(program, LARGEST)
         .context("read what the program was made of")?;
-    let hex: String = Sha256::digest(program)
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
-    write(&made_of, &licences(root, target)?, hex)
+    write(&made_of, &licences(root, target)?, sha256(program))
+}
+
+/// In hexadecimal digits.
+pub(crate) fn sha256(bytes: &[u8]) -> String {
+    let digest = Sha256::digest(bytes);
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn write(
