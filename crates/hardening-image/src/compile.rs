@@ -176,8 +176,11 @@ fn unpack(profile: &Path, build: &Path) -> anyhow::Result<PathBuf> {
         GzDecoder::new(packed.as_slice())
             .read_to_end(&mut unpacked)
             .with_context(|| format!("unpack {}", profile.display()))?;
+        // Under another name first, as one that is there is taken to be whole.
+        let part = path.with_added_extension("part");
         fs::create_dir_all(build)
-            .and_then(|()| fs::write(&path, unpacked))
+            .and_then(|()| fs::write(&part, unpacked))
+            .and_then(|()| fs::rename(&part, &path))
             .with_context(|| format!("write {}", path.display()))?;
     }
     Ok(path)
@@ -233,21 +236,10 @@ mod tests {
             assert!(output.status.success(), "{program}: {output:?}");
             String::from_utf8(output.stdout).unwrap()
         };
-        let tree = output(
-            "cargo",
-            &[
-                "tree",
-                "--locked",
-                "--package",
-                "hardening-controller",
-                "--target",
-                target.triple,
-            ]
-            .into_iter()
-            .chain(["--edges", "normal,build", "--prefix", "none", "--no-dedupe"])
-            .chain(["--format", "{p} {f}"])
-            .collect::<Vec<_>>(),
-        );
+        let mut arguments = vec!["tree", "--locked", "--package", "hardening-controller"];
+        arguments.extend(["--target", target.triple, "--edges", "normal,build"]);
+        arguments.extend(["--prefix", "none", "--no-dedupe", "--format", "{p} {f}"]);
+        let tree = output("cargo", &arguments);
         // Without where the sources are.
         let crates: BTreeSet<String> = tree
             .lines()
@@ -255,7 +247,8 @@ mod tests {
             .map(|words| words.collect::<Vec<_>>().join(" ").trim_end().to_owned())
             .collect();
         let crates: Vec<String> = crates.into_iter().collect();
-        format!("{}{}\n", output("rustc", &["--version"]), crates.join("\n"))
+        let compiler = output("rustc", &["--version"]);
+        format!("{compiler}{}\n", crates.join("\n"))
     }
 
     #[test]
@@ -270,7 +263,7 @@ mod tests {
                 profile.with_file_name(format!("{}.crates", target.triple)),
                 compiled(target),
             );
-            if env::var_os("UPDATE_EXPECT").is_some() {
+            if env::var_os("PROFILE_IS_NEW").is_some() {
                 fs::write(&written, &actual).unwrap();
             }
             let expected = fs::read_to_string(&written).unwrap_or_default();
