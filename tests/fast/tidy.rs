@@ -29,7 +29,7 @@ fn manifests() -> Vec<String> {
 fn texts() -> impl Iterator<Item = (String, String)> {
     let files = files_below("")
         .into_iter()
-        .filter(|file| !file.ends_with(".png"));
+        .filter(|file| ![".png", ".gz"].iter().any(|end| file.ends_with(end)));
     files.map(|file| {
         let text = text(&file);
         (file, text)
