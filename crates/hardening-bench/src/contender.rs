@@ -25,7 +25,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::{NAMESPACE, PATIENCE, Size, Written, pod, policies, policy};
+use crate::{NAMESPACE, Size, Written, pod, policies, policy, wait};
 
 /// Who answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
@@ -227,10 +227,9 @@ impl Drop for Running {
     fn drop(&mut self) {
         // Asked, and not killed at once: one that counts what it does, for a profile, writes it when it ends.
         let _ = kill_process(Pid::from_child(&self.process), Signal::TERM);
-        let deadline = Instant::now() + PATIENCE;
-        while matches!(self.process.try_wait(), Ok(None)) && Instant::now() < deadline {
-            thread::sleep(Duration::from_millis(10));
-        }
+        let _ = wait(Duration::from_millis(10), "ended", || {
+            Ok(self.process.try_wait()?.is_some())
+        });
         // It has ended by now, or will not.
         let _ = self.process.kill();
         let _ = self.process.wait();

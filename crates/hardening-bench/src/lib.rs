@@ -14,9 +14,10 @@ pub mod webhook;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use hardening_engine::{Policy, PolicySet, UnknownNamespaces};
 use hardening_webhook::{Decide, Handler, Metrics, Policies};
 use prometheus_client::registry::Registry;
@@ -75,4 +76,22 @@ pub fn handler(decide: Arc<dyn Decide>) -> Result<Handler> {
         metrics,
         patience,
     ))
+}
+
+/// Waits until the program is `what`, as `met` tells, which is asked every `poll`.
+///
+/// # Errors
+///
+/// As `met`; and where it takes longer than [`PATIENCE`].
+pub(crate) fn wait(
+    poll: Duration,
+    what: &str,
+    mut met: impl FnMut() -> Result<bool>,
+) -> Result<()> {
+    let deadline = Instant::now() + PATIENCE;
+    while !met()? {
+        ensure!(Instant::now() < deadline, "the program is not {what}");
+        thread::sleep(poll);
+    }
+    Ok(())
 }

@@ -4,18 +4,18 @@
 mod apiserver;
 
 use std::fmt::Write as _;
+use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
-use std::{fs, thread};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result};
 use serde::{Deserialize, Serialize};
 
 use crate::contender::Running;
 use crate::load::{self, Figures, Protocol, cpu_of, memory_of};
 use crate::report::{Limit, Ratio};
-use crate::{PATIENCE, Size, Written, review};
+use crate::{Size, Written, review, wait};
 use apiserver::{ApiServer, Resource};
 
 /// What a number of policies, and as many namespaces, cost.
@@ -143,15 +143,6 @@ fn events(
         Ok(known()? > seen)
     })?;
     Ok((cpu_of(program.pid())? - before) * 1e6 / f64::from(EVENTS + 1))
-}
-
-fn wait(poll: Duration, what: &str, met: impl Fn() -> Result<bool>) -> Result<()> {
-    let deadline = Instant::now() + PATIENCE;
-    while !met()? {
-        ensure!(Instant::now() < deadline, "the program is not {what}");
-        thread::sleep(poll);
-    }
-    Ok(())
 }
 
 fn get(address: SocketAddr, path: &str) -> Result<String> {

@@ -42,6 +42,18 @@ pub(crate) struct Target {
 /// The folder with profiles.
 const PROFILES: &str = "hack/pgo";
 
+// === impl Purpose ===
+
+impl Purpose {
+    /// The folder that keeps what was built for it.
+    fn folder(self) -> &'static str {
+        match self {
+            Self::Release => "build",
+            Self::Counting => "build-counting",
+        }
+    }
+}
+
 // === impl Target ===
 
 impl Target {
@@ -132,14 +144,15 @@ impl Target {
     }
 }
 
-/// Builds a package's program of the same name, in a folder that keeps what was built before. Says what is missing where tools
-/// are.
+/// Builds a package's program of the same name, in a folder below `output` that keeps what was built before. Says what is
+/// missing where tools are.
 pub(crate) fn program(
     root: &Path,
     target: Target,
-    build: &Path,
+    output: &Path,
     (package, purpose): (&str, Purpose),
 ) -> anyhow::Result<PathBuf> {
+    let build = output.join(purpose.folder());
     ensure!(
         runs(target.compiler),
         "{} is not found: on Debian, apt-get install {}",
@@ -155,8 +168,8 @@ pub(crate) fn program(
         .args(["--package", package])
         .args(["--target", target.triple])
         .arg("--target-dir")
-        .arg(build)
-        .envs(target.variables(root, build, purpose)?)
+        .arg(&build)
+        .envs(target.variables(root, &build, purpose)?)
         .env_remove("RUSTFLAGS")
         .current_dir(root)
         .status()
@@ -230,7 +243,7 @@ mod tests {
     }
 
     /// What decides by which names the compiler knows the program's functions: it finds in a profile only those that it knows.
-    fn compiled(target: Target) -> String {
+    fn compiled(target: Target) -> BTreeSet<String> {
         let output = |program: &str, arguments: &[&str]| {
             let output = Command::new(program).args(arguments).output().unwrap();
             assert!(output.status.success(), "{program}: {output:?}");
@@ -241,14 +254,13 @@ mod tests {
         arguments.extend(["--prefix", "none", "--no-dedupe", "--format", "{p} {f}"]);
         let tree = output("cargo", &arguments);
         // Without where the sources are.
-        let crates: BTreeSet<String> = tree
-            .lines()
-            .map(|line| line.split(' ').filter(|word| !word.starts_with('(')))
-            .map(|words| words.collect::<Vec<_>>().join(" ").trim_end().to_owned())
-            .collect();
-        let crates: Vec<String> = crates.into_iter().collect();
-        let compiler = output("rustc", &["--version"]);
-        format!("{compiler}{}\n", crates.join("\n"))
+        let words = |line: &str| -> Vec<String> {
+            let words = line.split_whitespace().map(str::to_owned);
+            words.filter(|word| !word.starts_with('(')).collect()
+        };
+        let crates = tree.lines().map(|line| words(line).join(" "));
+        let compiler = output("rustc", &["--version"]).trim_end().to_owned();
+        crates.chain([compiler]).collect()
     }
 
     #[test]
@@ -259,24 +271,17 @@ mod tests {
             if !profile.exists() {
                 continue;
             }
-            let (written, actual) = (
-                profile.with_file_name(format!("{}.crates", target.triple)),
-                compiled(target),
-            );
+            let file = profile.with_file_name(format!("{}.crates", target.triple));
+            let compiled = compiled(target);
             if env::var_os("PROFILE_IS_NEW").is_some() {
-                fs::write(&written, &actual).unwrap();
+                let lines: Vec<&str> = compiled.iter().map(String::as_str).collect();
+                fs::write(&file, lines.join("\n") + "\n").unwrap();
             }
-            let expected = fs::read_to_string(&written).unwrap_or_default();
-            let changed = |old: &str, new: &str| {
-                let gone = |line: &&str| !new.lines().any(|other| other == *line);
-                old.lines()
-                    .filter(gone)
-                    .map(str::to_owned)
-                    .collect::<Vec<_>>()
-            };
+            let counted = fs::read_to_string(&file).unwrap_or_default();
+            let counted: BTreeSet<String> = counted.lines().map(str::to_owned).collect();
             assert_eq!(
-                changed(&expected, &actual),
-                changed(&actual, &expected),
+                counted.difference(&compiled).collect::<Vec<_>>(),
+                compiled.difference(&counted).collect::<Vec<_>>(),
                 "{} was made with the left, and the right is compiled now: make profile makes it anew",
                 profile.display()
             );

@@ -113,7 +113,7 @@ fn make(args: &Args) -> anyhow::Result<()> {
     for architecture in platforms {
         let target = Target::of(architecture);
         let released = (PROGRAM, Purpose::Release);
-        let path = compile::program(&root, target, &output.join("build"), released)?;
+        let path = compile::program(&root, target, &output, released)?;
         let program = fs::read(&path).with_context(|| format!("read {}", path.display()))?;
         ensure!(
             program.len() <= LARGEST,
@@ -153,13 +153,13 @@ fn make(args: &Args) -> anyhow::Result<()> {
 fn compile(args: &Args) -> anyhow::Result<()> {
     let (root, output) = folders(&args.output)?;
     let target = Target::of_this_machine().context("images are not made for this machine")?;
-    let (purpose, build) = if args.counting {
-        (Purpose::Counting, "build-counting")
+    let purpose = if args.counting {
+        Purpose::Counting
     } else {
-        (Purpose::Release, "build")
+        Purpose::Release
     };
     for package in &args.only {
-        let path = compile::program(&root, target, &output.join(build), (package, purpose))?;
+        let path = compile::program(&root, target, &output, (package, purpose))?;
         say(&path.display().to_string());
     }
     Ok(())
