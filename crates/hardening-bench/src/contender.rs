@@ -297,7 +297,7 @@ impl Decide for Constant {
         })
     }
 
-    fn read<'b>(&self, body: &'b [u8], scratch: &'b mut String) -> Result<Review<'b>, Refused> {
+    fn read<'b>(&self, body: &'b [u8]) -> Result<Review<'b>, Refused> {
         #[derive(Deserialize)]
         struct Envelope<'b> {
             #[serde(borrow)]
@@ -309,14 +309,14 @@ impl Decide for Constant {
         }
         let Ok(Envelope { request }) = serde_json::from_slice(body) else {
             // To be told what is wrong with it.
-            return Review::from_json(body, scratch);
+            return Review::from_json(body);
         };
         Ok(Review {
             uid: request.uid.into(),
             namespace: NAMESPACE.into(),
             operation: Operation::Create,
             dry_run: false,
-            pod: Pod::from_json("{}").ok(),
+            pod: Pod::from_json("{}").ok().map(Box::new),
         })
     }
 }

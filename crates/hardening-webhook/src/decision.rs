@@ -28,8 +28,8 @@ pub trait Decide: fmt::Debug + Send + Sync + 'static {
     /// # Errors
     ///
     /// Where the body is not a review of a pod.
-    fn read<'b>(&self, body: &'b [u8], scratch: &'b mut String) -> Result<Review<'b>, Refused> {
-        Review::from_json(body, scratch)
+    fn read<'b>(&self, body: &'b [u8]) -> Result<Review<'b>, Refused> {
+        Review::from_json(body)
     }
 }
 

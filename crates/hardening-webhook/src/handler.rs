@@ -64,8 +64,7 @@ impl Handler {
         deadline: Instant,
     ) -> Result<(Vec<u8>, Outcome), Refused> {
         let started = Instant::now();
-        let mut scratch = String::new();
-        let review = self.decide.read(body, &mut scratch)?;
+        let review = self.decide.read(body)?;
         let decided = match &review.pod {
             Some(pod) => self.decide(&review.namespace, pod, deadline).await,
             None => Ok(Decision::default()),

@@ -10,6 +10,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::ops::Range;
 
 use serde::de::value::{BorrowedStrDeserializer, StringDeserializer};
 use serde::de::{self, Deserialize, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
@@ -17,7 +18,12 @@ use serde::forward_to_deserialize_any;
 use wide::u8x64;
 
 /// Reads a value of the whole text; nothing but the end of the line may follow it. `None`: ask serde_json.
-pub(crate) fn read<'de, T: Deserialize<'de>>(text: &'de str) -> Option<T> {
+///
+/// Where a value begins at `known`'s start and nobody asks for it, its end is taken to be `known`'s.
+pub(crate) fn read<'de, T: Deserialize<'de>>(
+    text: &'de str,
+    known: Option<Range<usize>>,
+) -> Option<T> {
     let text = text.trim_end_matches('\n');
     let specials = specials(text.as_bytes());
     let mut reader = Reader {
@@ -26,6 +32,7 @@ pub(crate) fn read<'de, T: Deserialize<'de>>(text: &'de str) -> Option<T> {
             specials: &specials,
         },
         at: 0,
+        known,
     };
     let value = T::deserialize(&mut reader).ok()?;
     (reader.at == text.len()).then_some(value)
@@ -35,6 +42,8 @@ pub(crate) fn read<'de, T: Deserialize<'de>>(text: &'de str) -> Option<T> {
 struct Reader<'t, 'de> {
     text: Text<'t, 'de>,
     at: usize,
+    /// A value whose end need not be looked for.
+    known: Option<Range<usize>>,
 }
 
 /// A text, and where its strings may end.
@@ -361,7 +370,10 @@ impl<'de> Deserializer<'de> for &mut Reader<'_, 'de> {
     }
 
     fn deserialize_ignored_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Unusual> {
-        self.at = self.text.value_end(self.at)?;
+        self.at = match &self.known {
+            Some(known) if known.start == self.at => known.end,
+            _ => self.text.value_end(self.at)?,
+        };
         visitor.visit_unit()
     }
 
@@ -441,10 +453,10 @@ mod tests {
     /// Neither what is made of a text nor what is passed over may be other than serde_json's.
     #[track_caller]
     fn check_agreement(text: &str) {
-        if let Some(value) = read::<Value>(text) {
+        if let Some(value) = read::<Value>(text, None) {
             assert_eq!(Some(value), serde_json::from_str(text).ok(), "{text:?}");
         }
-        if read::<IgnoredAny>(text).is_some() {
+        if read::<IgnoredAny>(text, None).is_some() {
             let passed = serde_json::from_str::<IgnoredAny>(text);
             assert!(passed.is_ok(), "{text:?}: {passed:?}");
         }
@@ -482,8 +494,8 @@ mod tests {
         #[test]
         fn every_document_written_without_whitespace_is_read_as_serde_json_reads_it(value in document()) {
             let text = value.to_string();
-            prop_assert_eq!(read::<Value>(&text), Some(value));
-            prop_assert!(read::<IgnoredAny>(&text).is_some());
+            prop_assert_eq!(read::<Value>(&text, None), Some(value));
+            prop_assert!(read::<IgnoredAny>(&text, None).is_some());
         }
 
         #[test]
@@ -549,7 +561,7 @@ mod tests {
             (&deepest, true),
             (&deeper, false),
         ] {
-            assert_eq!(read::<IgnoredAny>(text).is_some(), is_passed, "{text}");
+            assert_eq!(read::<IgnoredAny>(text, None).is_some(), is_passed, "{text}");
             check_agreement(text);
         }
     }
@@ -577,6 +589,6 @@ mod tests {
             }
         }
 
-        assert!(read::<Vec<First>>("[[1,2],[3]]").is_none());
+        assert!(read::<Vec<First>>("[[1,2],[3]]", None).is_none());
     }
 }

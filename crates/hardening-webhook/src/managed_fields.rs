@@ -1,15 +1,16 @@
-//! `metadata.managedFields` left out before a review is parsed.
+//! Where `metadata.managedFields` of a review ends, before the review is parsed.
 //!
 //! Nearly half of a review's bytes are the book that the API server keeps of who set which field. No decision
-//! looks at it, and a JSON parser takes as long over it as over the rest, string by string. Here it is passed
-//! over by looking for its end as an API server writes it: the last of `metadata`, with `spec` after it.
+//! looks at it, and a JSON parser takes as long over it as over the rest, string by string. Here its end is found
+//! as an API server writes it: the last of `metadata`, with `spec` after it.
 //!
-//! It changes nothing that is read. In valid JSON the text of either end can only be structure: in a string its
-//! quotes would be escaped. So `managedFields` is the name of a member with a list, and a list and an object end
-//! before `spec`. If those were others than this list and the object around it, deeper ones, then more of what
-//! is open would be closed in what is left than was opened, and it would not parse; the caller then takes the
-//! review as it came. Likewise where anything is written otherwise than an API server writes it.
+//! A reader that goes on there reads nothing else than one that reads it all. In valid JSON the text of the end can
+//! only be structure: in a string its quotes would be escaped. So a list and an object end before `spec`. If those
+//! were others than this list and the object around it, deeper ones, then more would be closed in what is left than
+//! is open, and it would not parse; the caller then takes the review as a whole. Likewise where anything is written
+//! otherwise than an API server writes it.
 
+use std::ops::Range;
 use std::sync::LazyLock;
 
 use memchr::memmem::Finder;
@@ -21,75 +22,74 @@ const END: &str = "]},\"spec\":{";
 static BEGINS: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(BEGIN));
 static ENDS: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(END));
 
-/// Writes `body` to `lean` without the items of its first `managedFields`; whether there were any.
-pub(crate) fn leave_out(body: &str, lean: &mut String) -> bool {
-    let Some((before, after)) = split(body) else {
-        return false;
-    };
-    lean.clear();
-    lean.reserve_exact(before.len() + after.len());
-    lean.extend([before, after]);
-    true
-}
-
-/// What stands before the items, and what stands after them.
-fn split(body: &str) -> Option<(&str, &str)> {
-    let begin = BEGINS.find(body.as_bytes())?;
-    let (before, items) = body.split_at_checked(begin + BEGIN.len())?;
-    if !before.strip_suffix(BEGIN)?.ends_with(['{', ',']) {
-        return None;
-    }
-    let end = ENDS.find(items.as_bytes())?;
-    let (items, after) = items.split_at_checked(end)?;
+/// The first `managedFields` of a review, from its opening bracket to behind its closing one.
+pub(crate) fn find(review: &str) -> Option<Range<usize>> {
+    let start = BEGINS.find(review.as_bytes())? + BEGIN.len() - 1;
+    let list = review.get(start..)?;
+    let list = list.get(..=ENDS.find(list.as_bytes())?)?;
     // JSON has none of them in a string, nor an API server between others. To the end in any case: so the compiler
     // looks at sixteen bytes at once.
-    let has_control = items
+    let has_control = list
         .bytes()
         .fold(false, |any, byte| any | byte.is_ascii_control());
-    (!has_control).then_some((before, after))
+    (!has_control).then_some(start..start + list.len())
 }
 
 #[cfg(test)]
 mod tests {
-    use serde_json::Value;
+    use serde::Deserialize;
+    use serde::de::IgnoredAny;
 
     use super::*;
+    use crate::json;
 
+    /// Reads as a review is read: what is not asked for is passed over.
+    #[derive(Deserialize)]
+    #[expect(dead_code, reason = "that it is read is what counts")]
+    struct Object {
+        metadata: Metadata,
+        spec: IgnoredAny,
+    }
+
+    #[derive(Deserialize)]
+    struct Metadata {}
+
+    #[track_caller]
     fn check(body: &str, expected: Option<&str>) {
-        let mut lean = "what was there before".to_owned();
-        let found = leave_out(body, &mut lean);
-        assert_eq!(found.then_some(lean).as_deref(), expected, "{body}");
+        let found = find(body);
+        let list = found.clone().and_then(|found| body.get(found));
+        assert_eq!(list, expected, "{body}");
+        let is_read = json::read::<Object>(body, found).is_some();
+        assert_eq!(is_read, expected.is_some(), "{body}");
     }
 
     #[test]
-    fn the_items_are_left_out_whatever_their_strings_hold() {
+    fn the_list_is_found_whatever_its_strings_hold() {
         check(
             r#"{"metadata":{"name":"a","managedFields":[{"f":{"k:{\"]},\":{\"}\"}":{}}},[["\\"]]]},"spec":{}}"#,
-            Some(r#"{"metadata":{"name":"a","managedFields":[]},"spec":{}}"#),
+            Some(r#"[{"f":{"k:{\"]},\":{\"}\"}":{}}},[["\\"]]]"#),
         );
         check(
             r#"{"metadata":{"managedFields":["]},\"spec\":{"]},"spec":{}}"#,
-            Some(r#"{"metadata":{"managedFields":[]},"spec":{}}"#),
+            Some(r#"["]},\"spec\":{"]"#),
         );
         check(
             r#"{"metadata":{"managedFields":[]},"spec":{}}"#,
-            Some(r#"{"metadata":{"managedFields":[]},"spec":{}}"#),
+            Some("[]"),
         );
     }
 
     #[test]
-    fn what_only_looks_like_them_stays() {
+    fn what_only_looks_like_it_is_not_found() {
         for body in [
             r#"{"a":"{\"managedFields\":[1]},\"spec\":{"}"#,
             r#"{"a":"\"managedFields\":["},"spec":{}}"#,
-            r#"{"\"managedFields":[1]},"spec":{}}"#,
             r#"{"managedFields":null},"spec":{}}"#,
             r#"{"managedFields" : [1]},"spec":{}}"#,
             r#"{"managedFields":[1],"labels":{}},"spec":{}}"#,
             r#"{"managedFields":[1]}, "spec":{}}"#,
             "{\"managedFields\":[\"\u{1}\"]},\"spec\":{}}",
             r#"{"managedFields":["#,
-            r#""managedFields":[]},"spec":{"#,
             "",
         ] {
             check(body, None);
@@ -105,10 +105,18 @@ mod tests {
             r#"[{"b":[]},"spec",{}],{"a":{"b":[]},"spec":{"managedFields":[]},"spec":{}}"#,
         ] {
             let body = format!(r#"{{"metadata":{{"managedFields":[{inner}]}},"spec":{{"x":1}}}}"#);
-            assert!(serde_json::from_str::<Value>(&body).is_ok(), "{body}");
-            let mut lean = String::new();
-            assert!(leave_out(&body, &mut lean), "{body}");
-            assert!(serde_json::from_str::<Value>(&lean).is_err(), "{lean}");
+            assert!(json::read::<Object>(&body, None).is_some(), "{body}");
+            let found = find(&body);
+            assert!(found.is_some(), "{body}");
+            assert!(json::read::<Object>(&body, found).is_none(), "{body}");
         }
+    }
+
+    #[test]
+    fn an_end_that_is_found_is_gone_to() {
+        // No reader could get past this list.
+        let body = r#"{"metadata":{"managedFields":[nothing of JSON]},"spec":{}}"#;
+        assert!(json::read::<Object>(body, None).is_none());
+        assert!(json::read::<Object>(body, find(body)).is_some());
     }
 }

@@ -27,7 +27,7 @@ pub struct Review<'a> {
     /// Whether nothing will be stored.
     pub dry_run: bool,
     /// The pod that there is something to decide about; `None` where policies have no say in what happens.
-    pub pod: Option<Pod<'a>>,
+    pub pod: Option<Box<Pod<'a>>>,
 }
 
 /// What is being done to the object.
@@ -43,25 +43,27 @@ pub enum Operation {
     Connect,
 }
 
+/// With a pod, and what was before unread. The pod is large, and handed on often.
+type NewPod<'a> = Object<Envelope<'a, Object<Box<Pod<'a>>>, IgnoredAny>>;
+
 /// With the objects unread.
 type RawEnvelope<'a> = Envelope<'a, &'a RawValue, &'a RawValue>;
 
 // === impl Review ===
 
 impl<'a> Review<'a> {
-    /// Reads the body of a request. `scratch` is room for what of it is worth reading.
+    /// Reads the body of a request.
     ///
     /// # Errors
     ///
     /// Where it is not an AdmissionReview, or not one of pods.
-    pub fn from_json(body: &'a [u8], scratch: &'a mut String) -> Result<Self, Refused> {
+    pub fn from_json(body: &'a [u8]) -> Result<Self, Refused> {
         if body.is_empty() {
             return Err(Refused::without_uid(Refusal::EmptyBody));
         }
         let text = simdutf8::compat::from_utf8(body)
             .map_err(|error| Refused::without_uid(Refusal::NotUtf8(error.valid_up_to())))?;
-        let lean = managed_fields::leave_out(text, scratch);
-        match Self::of_new_pod(if lean { scratch } else { text }) {
+        match Self::of_new_pod(text) {
             Some(review) => Ok(review),
             None => Self::of_anything(text),
         }
@@ -69,9 +71,8 @@ impl<'a> Review<'a> {
 
     /// Reads a review of a new pod, which nearly all are, in one go; `None`: it is not one, or not written as usual.
     fn of_new_pod(text: &'a str) -> Option<Self> {
-        // What was before is nothing, or of no matter: there is no reason to move a second pod about.
-        let envelope = json::read::<Object<Envelope<'a, Object<Pod<'a>>, IgnoredAny>>>(text)?;
-        let Object(envelope) = envelope;
+        let managed_fields = managed_fields::find(text);
+        let Object(envelope) = json::read::<NewPod<'a>>(text, managed_fields)?;
         let (request, operation, about) = envelope.open().ok()?;
         let Object(pod) = request.object?;
         (about == About::NewPod).then_some(Self {
@@ -104,16 +105,17 @@ impl<'a> Review<'a> {
         let (request, operation, about) = envelope.open()?;
         let object = || object("request.object", request.object);
         let pod = match about {
-            About::NewPod => Some(Pod::from_json(object()?).map_err(Refusal::Pod)?),
+            About::NewPod => Some(Pod::from_json(object()?)),
             About::NewEphemeralContainers => {
                 let (new, old) = (
                     object()?,
                     self::object("request.oldObject", request.old_object)?,
                 );
-                Some(Pod::with_new_ephemeral_containers(new, old).map_err(Refusal::Pod)?)
+                Some(Pod::with_new_ephemeral_containers(new, old))
             }
             About::Else => None,
         };
+        let pod = pod.transpose().map_err(Refusal::Pod)?.map(Box::new);
         Ok(Self {
             uid: request.uid,
             namespace: request.namespace,
