@@ -229,7 +229,7 @@ impl Value {
         match self {
             Self::Bool(true) => out.extend_from_slice(b"true"),
             Self::Bool(false) => out.extend_from_slice(b"false"),
-            Self::Id(id) => push(out, [&id.to_string()]),
+            Self::Id(id) => push(out, [itoa::Buffer::new().format(*id)]),
             Self::Json(json) => push(out, [json]),
             Self::Items(items) => {
                 write_list(out, items.iter(), |out, item| {

@@ -2,11 +2,13 @@
 
 use std::borrow::Cow;
 
+use smallvec::SmallVec;
+
 use crate::check;
 use crate::defaults::{Item, Level, PolicyDefault, Value};
 use crate::field::{FIELDS, Field, FieldRow, FieldSet, Shape};
 use crate::guard::Guard;
-use crate::plan::{Fill, FillValue, Target, Withheld};
+use crate::plan::{Fill, FillValue, Items, Target, Withheld};
 use crate::policy::Policy;
 use crate::policy_set::Matching;
 use crate::state::{At, State};
@@ -30,6 +32,9 @@ pub(crate) struct Candidate<'a> {
     pub(crate) policy: &'a Policy,
     pub(crate) default: &'a PolicyDefault,
 }
+
+/// What a list holds, as [`Item::key`] says it; few have more.
+type Keys<'a> = SmallVec<[Cow<'a, str>; 4]>;
 
 /// Fills every field of the table that a policy has a default for.
 pub(crate) fn run<'p, 'a>(pass: &mut Pass<'p, 'a>, policies: &'p [&'a Policy]) {
@@ -266,7 +271,7 @@ impl<'p, 'a> Pass<'p, 'a> {
                     .map(|sysctl| sysctl_key(sysctl.name.as_str()))
                     .collect()
             }
-            _ => Vec::new(),
+            _ => Keys::new(),
         };
         self.list(At::Pod, field, present, |policy| policy.pod_defaults(field));
     }
@@ -299,7 +304,7 @@ impl<'p, 'a> Pass<'p, 'a> {
         &mut self,
         at: At,
         field: Field,
-        mut present: Vec<Cow<'a, str>>,
+        mut present: Keys<'a>,
         defaults: impl Fn(&'a Policy) -> D,
     ) {
         let written = self.state.slot(at).written.contains(field);
@@ -314,7 +319,7 @@ impl<'p, 'a> Pass<'p, 'a> {
                     policy,
                     default,
                 };
-                let mut added = Vec::new();
+                let mut added = Items::new();
                 for item in default.value.items() {
                     if present.iter().any(|key| **key == *item.key) {
                         continue;
@@ -333,7 +338,7 @@ impl<'p, 'a> Pass<'p, 'a> {
         }
     }
 
-    fn accept_items(&mut self, at: At, candidate: &Candidate<'a>, items: Vec<&'a Item>) {
+    fn accept_items(&mut self, at: At, candidate: &Candidate<'a>, items: Items<'a>) {
         if items.is_empty() {
             return;
         }
@@ -360,7 +365,7 @@ impl<'p, 'a> Pass<'p, 'a> {
                 continue;
             };
             let kind = state.kind;
-            self.list(At::Container(i), field, Vec::new(), |policy| {
+            self.list(At::Container(i), field, Keys::new(), |policy| {
                 policy.container_defaults(field, kind)
             });
         }

@@ -160,8 +160,9 @@ fn write_container<'a>(
     };
     let is_path = |group: &&[&Fill<'_>]| field(group) == Some(Field::WritablePaths);
     let fields = || groups(fills).filter(|group| !is_path(group));
-    let (list, index) = (list_of(kind), index.to_string());
-    let path = |member| ["/spec/", list, "/", &*index, member];
+    let mut digits = itoa::Buffer::new();
+    let (list, index) = (list_of(kind), digits.format(index));
+    let path = |member| ["/spec/", list, "/", index, member];
     let context_path = path("/securityContext");
     let capabilities_path = path("/securityContext/capabilities");
     match &container.security_context {

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use hardening_api::policy::{ContainerKind, Profile};
+use smallvec::SmallVec;
 
 use crate::defaults::{Item, Value};
 use crate::field::Field;
@@ -63,11 +64,14 @@ pub struct Fill<'a> {
     pub(crate) value: FillValue<'a>,
 }
 
+/// Mostly one, a capability: that is no reason to allocate.
+pub(crate) type Items<'a> = SmallVec<[&'a Item; 2]>;
+
 #[derive(Clone, Debug)]
 pub(crate) enum FillValue<'a> {
     Single(&'a Value),
     /// Some items of a list; the others are there already, or were held back.
-    Items(Vec<&'a Item>),
+    Items(Items<'a>),
 }
 
 /// A default that a guard held back.

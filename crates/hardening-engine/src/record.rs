@@ -91,13 +91,16 @@ impl Plan<'_> {
                 guards.join(", ")
             ));
         }
+        if parts.is_empty() {
+            return None;
+        }
         let mut warning = format!("pod-hardening: {}", parts.join("; "));
         if warning.len() > WARNING_LIMIT {
             // ASCII throughout, so that any place to cut is a good one.
             warning.truncate(WARNING_LIMIT - 3);
             warning.push_str("...");
         }
-        (!parts.is_empty()).then_some(warning)
+        Some(warning)
     }
 }
 

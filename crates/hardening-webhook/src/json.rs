@@ -333,9 +333,10 @@ fn specials(text: &[u8]) -> Vec<u64> {
     last.iter_mut().zip(rest).for_each(|(to, from)| *to = *from);
     let special = |block: &[u8; BLOCK]| {
         let bytes = u8x64::new(*block);
-        let is_control = bytes.min(u8x64::splat(0x1f)).simd_eq(bytes);
-        let is = |byte| bytes.simd_eq(u8x64::splat(byte));
-        (is_control | is(b'"') | is(b'\\')).to_bitmask()
+        // With this bit the other way round, the quote is next to the control characters.
+        let turned = bytes ^ u8x64::splat(b'"' ^ b' ');
+        let is_control_or_quote = turned.min(u8x64::splat(b' ')).simd_eq(turned);
+        (is_control_or_quote | bytes.simd_eq(u8x64::splat(b'\\'))).to_bitmask()
     };
     blocks.iter().chain([&last]).map(special).collect()
 }
