@@ -4,10 +4,12 @@ use std::sync::LazyLock;
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::CustomResourceExt as _;
+use serde::Deserialize as _;
 use serde_json::{Value, json};
 
 use crate::policy::{ClusterPodHardeningPolicy, PodHardeningPolicy};
 use crate::rules::{Leaf, Rule, rules};
+use crate::structural::Structure;
 
 /// Which of the two kinds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -61,7 +63,9 @@ pub(crate) struct Schema {
     /// Without what stands at [`OPEN_API`].
     crd: Value,
     /// The schema of the whole object.
-    pub(crate) open_api: Value,
+    open_api: Value,
+    /// What it says of `spec`.
+    pub(crate) spec: Structure,
     pub(crate) rules: Vec<Rule>,
 }
 
@@ -81,12 +85,15 @@ impl Schema {
         tidy(&mut open_api);
         let spec = open_api.pointer("/properties/spec").unwrap_or(&Value::Null);
         let rules = rules(kind, &defaults(spec));
+        // As above: the tests of what is refused would say so.
+        let spec = Structure::deserialize(spec).unwrap_or_default();
         rules
             .iter()
             .for_each(|rule| write_rule(&mut open_api, rule));
         Self {
             crd,
             open_api,
+            spec,
             rules,
         }
     }

@@ -4,10 +4,11 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::{LazyLock, RwLock};
+use std::sync::OnceLock;
 
 use regex::Regex;
-use serde_json::Value;
+use serde::Deserialize;
+use serde_json::{Map, Number, Value};
 
 use crate::crd::{PolicyKind, Schema};
 
@@ -26,26 +27,67 @@ impl fmt::Display for Violation {
     }
 }
 
+/// What a structural schema says of a value, as far as our kinds' schemas say anything: read once, as each of ten
+/// thousand policies is held to it at a start. What is absent is no demand.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct Structure {
+    #[serde(rename = "type")]
+    of: Option<Type>,
+    #[serde(rename = "enum")]
+    allowed: Option<Vec<Value>>,
+    /// In characters, as [`Self::min_length`].
+    max_length: Option<usize>,
+    min_length: Option<usize>,
+    pattern: Option<Pattern>,
+    minimum: Option<f64>,
+    maximum: Option<f64>,
+    max_items: Option<usize>,
+    items: Option<Box<Self>>,
+    /// What no two items may have in common.
+    #[serde(rename = "x-kubernetes-list-map-keys")]
+    list_map_keys: Option<Vec<String>>,
+    #[serde(rename = "x-kubernetes-list-type")]
+    list_type: Option<String>,
+    min_properties: Option<usize>,
+    max_properties: Option<usize>,
+    required: Vec<String>,
+    /// `None`: any.
+    properties: Option<HashMap<String, Self>>,
+    additional_properties: Option<Box<Self>>,
+}
+
+/// A type that one of our fields has.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Type {
+    String,
+    Integer,
+    Boolean,
+    Array,
+    Object,
+}
+
+/// A regular expression, compiled when a text is first held to it.
+#[derive(Debug, Deserialize)]
+#[serde(from = "String")]
+struct Pattern {
+    text: String,
+    compiled: OnceLock<Option<Regex>>,
+}
+
 /// All that is wrong with a policy, given as the JSON of the whole object. Empty: the API server would
 /// take it.
 #[must_use]
 pub fn violations(kind: PolicyKind, object: &Value) -> Vec<Violation> {
-    let Schema {
-        open_api, rules, ..
-    } = kind.schema();
+    let Schema { spec, rules, .. } = kind.schema();
     let mut found = Vec::new();
-    let properties = &open_api["properties"];
     for (name, value) in object.as_object().into_iter().flatten() {
         match name.as_str() {
             // The same for every kind, and no policy's business.
             "apiVersion" | "kind" | "metadata" | "status" => {}
             "spec" if value.is_null() => {}
-            "spec" => check(
-                &properties["spec"],
-                value,
-                &mut "spec".to_owned(),
-                &mut found,
-            ),
+            "spec" => check(spec, value, &mut "spec".to_owned(), &mut found),
             unknown => found.push(violation(unknown, "is not a known field")),
         }
     }
@@ -114,9 +156,9 @@ fn push_field(path: &mut String, name: &str) {
     path.push_str(name);
 }
 
-fn check(schema: &Value, value: &Value, path: &mut String, found: &mut Vec<Violation>) {
+fn check(schema: &Structure, value: &Value, path: &mut String, found: &mut Vec<Violation>) {
     let mut wrong = |message: String| found.push(violation(path, &message));
-    if let Some(allowed) = schema["enum"].as_array()
+    if let Some(allowed) = &schema.allowed
         && !allowed.contains(value)
     {
         let allowed: Vec<String> = allowed.iter().map(plain).collect();
@@ -126,60 +168,41 @@ fn check(schema: &Value, value: &Value, path: &mut String, found: &mut Vec<Viola
             allowed.join(", ")
         ));
     }
-    match (schema["type"].as_str(), value) {
-        (Some("string"), Value::String(text)) => check_text(schema, text, wrong),
-        (Some("integer"), Value::Number(number)) if number.is_i64() || number.is_u64() => {
+    match (schema.of, value) {
+        (Some(Type::String), Value::String(text)) => check_text(schema, text, wrong),
+        (Some(Type::Integer), Value::Number(number)) if number.is_i64() || number.is_u64() => {
             check_number(schema, number, wrong);
         }
-        (Some("boolean"), Value::Bool(_)) => {}
-        (Some("array"), Value::Array(items)) => check_list(schema, items, path, found),
-        (Some("object"), Value::Object(_)) => check_object(schema, value, path, found),
+        (Some(Type::Boolean), Value::Bool(_)) => {}
+        (Some(Type::Array), Value::Array(items)) => check_list(schema, items, path, found),
+        (Some(Type::Object), Value::Object(fields)) => check_object(schema, fields, path, found),
         (Some(expected), other) => wrong(format!(
-            "must be of type {expected}, not {}",
+            "must be of type {}, not {}",
+            expected.name(),
             type_name(other)
         )),
         (None, _) => {}
     }
 }
 
-fn check_text(schema: &Value, text: &str, mut wrong: impl FnMut(String)) {
-    let length = text.chars().count() as u64;
-    if schema["maxLength"].as_u64().is_some_and(|max| length > max) {
-        wrong(format!(
-            "must have at most {} characters",
-            schema["maxLength"]
-        ));
-    } else if schema["minLength"].as_u64().is_some_and(|min| length < min) {
+fn check_text(schema: &Structure, text: &str, mut wrong: impl FnMut(String)) {
+    let length = text.chars().count();
+    if let Some(max) = schema.max_length.filter(|max| length > *max) {
+        wrong(format!("must have at most {max} characters"));
+    } else if schema.min_length.is_some_and(|min| length < min) {
         wrong("must not be empty".to_owned());
-    } else if let Some(pattern) = schema["pattern"].as_str()
-        && !matches(pattern, text)
+    } else if let Some(pattern) = &schema.pattern
+        && !pattern.matches(text)
     {
-        wrong(format!("{text:?} must match the pattern {pattern}"));
+        wrong(format!("{text:?} must match the pattern {}", pattern.text));
     }
 }
 
-fn matches(pattern: &str, text: &str) -> bool {
-    // The patterns are the schema's own, a dozen of them; each is compiled once.
-    static COMPILED: LazyLock<RwLock<HashMap<String, Option<Regex>>>> =
-        LazyLock::new(RwLock::default);
-    if let Some(regex) = COMPILED
-        .read()
-        .unwrap_or_else(|e| e.into_inner())
-        .get(pattern)
-    {
-        return regex.as_ref().is_none_or(|regex| regex.is_match(text));
-    }
-    let mut compiled = COMPILED.write().unwrap_or_else(|e| e.into_inner());
-    let regex = compiled
-        .entry(pattern.to_owned())
-        .or_insert_with(|| Regex::new(pattern).ok());
-    regex.as_ref().is_none_or(|regex| regex.is_match(text))
-}
-
-fn check_number(schema: &Value, number: &serde_json::Number, mut wrong: impl FnMut(String)) {
-    let (Some(min), Some(max)) = (bound(schema, "minimum"), bound(schema, "maximum")) else {
+fn check_number(schema: &Structure, number: &Number, mut wrong: impl FnMut(String)) {
+    let (Some(min), Some(max)) = (schema.minimum, schema.maximum) else {
         return;
     };
+    let (min, max) = (bound(min), bound(max));
     if number.as_i64().is_none_or(|n| n < min || n > max) {
         wrong(format!("{number} must be from {min} to {max}"));
     }
@@ -189,35 +212,27 @@ fn check_number(schema: &Value, number: &serde_json::Number, mut wrong: impl FnM
     clippy::cast_possible_truncation,
     reason = "the schema's bounds are whole numbers of 32 bits"
 )]
-fn bound(schema: &Value, name: &str) -> Option<i64> {
-    schema[name].as_f64().map(|bound| bound as i64)
+fn bound(bound: f64) -> i64 {
+    bound as i64
 }
 
-fn check_list(schema: &Value, items: &[Value], path: &mut String, found: &mut Vec<Violation>) {
-    if schema["maxItems"]
-        .as_u64()
-        .is_some_and(|max| items.len() as u64 > max)
-    {
-        found.push(violation(
-            path,
-            &format!("must have at most {} items", schema["maxItems"]),
-        ));
+fn check_list(schema: &Structure, items: &[Value], path: &mut String, found: &mut Vec<Violation>) {
+    if let Some(max) = schema.max_items.filter(|max| items.len() > *max) {
+        found.push(violation(path, &format!("must have at most {max} items")));
         return;
     }
-    let keys = schema["x-kubernetes-list-map-keys"].as_array();
-    let identity = |item: &Value| match keys {
-        Some(keys) => keys
-            .iter()
-            .filter_map(Value::as_str)
-            .map(|key| item[key].clone())
-            .collect(),
+    let identity = |item: &Value| match &schema.list_map_keys {
+        Some(keys) => keys.iter().map(|key| item[key].clone()).collect(),
         None => vec![item.clone()],
     };
-    let unique = keys.is_some() || schema["x-kubernetes-list-type"] == "set";
+    let is_set = schema.list_type.as_deref() == Some("set");
+    let unique = schema.list_map_keys.is_some() || is_set;
     let length = path.len();
     for (i, item) in items.iter().enumerate() {
         path.push_str(&format!("[{i}]"));
-        check(&schema["items"], item, path, found);
+        if let Some(schema) = &schema.items {
+            check(schema, item, path, found);
+        }
         if unique
             && items
                 .iter()
@@ -234,32 +249,23 @@ fn check_list(schema: &Value, items: &[Value], path: &mut String, found: &mut Ve
     }
 }
 
-fn check_object(schema: &Value, value: &Value, path: &mut String, found: &mut Vec<Violation>) {
-    let Some(fields) = value.as_object() else {
-        return;
-    };
+fn check_object(
+    schema: &Structure,
+    fields: &Map<String, Value>,
+    path: &mut String,
+    found: &mut Vec<Violation>,
+) {
     // The API server drops null members before it looks: they are as good as absent.
-    let said = fields.values().filter(|child| !child.is_null()).count() as u64;
-    if schema["minProperties"]
-        .as_u64()
-        .is_some_and(|min| said < min)
-    {
+    let said = fields.values().filter(|child| !child.is_null()).count();
+    if schema.min_properties.is_some_and(|min| said < min) {
         found.push(violation(path, "must not be empty"));
     }
-    if schema["maxProperties"]
-        .as_u64()
-        .is_some_and(|max| said > max)
-    {
-        let message = format!("must have at most {} members", schema["maxProperties"]);
+    if let Some(max) = schema.max_properties.filter(|max| said > *max) {
+        let message = format!("must have at most {max} members");
         found.push(violation(path, &message));
         return;
     }
-    for required in schema["required"]
-        .as_array()
-        .into_iter()
-        .flatten()
-        .filter_map(Value::as_str)
-    {
+    for required in &schema.required {
         if fields.get(required).is_none_or(Value::is_null) {
             let mut full = path.clone();
             push_field(&mut full, required);
@@ -269,15 +275,46 @@ fn check_object(schema: &Value, value: &Value, path: &mut String, found: &mut Ve
     let length = path.len();
     for (name, child) in fields {
         push_field(path, name);
-        let known = schema["properties"].get(name);
-        if let Some(known) = known.or_else(|| schema.get("additionalProperties")) {
+        let properties = schema.properties.as_ref();
+        let known = properties.and_then(|properties| properties.get(name));
+        if let Some(known) = known.or(schema.additional_properties.as_deref()) {
             if !child.is_null() {
                 check(known, child, path, found);
             }
-        } else if schema["properties"].is_object() {
+        } else if properties.is_some() {
             found.push(violation(path, "is not a known field"));
         }
         path.truncate(length);
+    }
+}
+
+// === impl Type, Pattern ===
+
+impl Type {
+    fn name(self) -> &'static str {
+        match self {
+            Self::String => "string",
+            Self::Integer => "integer",
+            Self::Boolean => "boolean",
+            Self::Array => "array",
+            Self::Object => "object",
+        }
+    }
+}
+
+impl From<String> for Pattern {
+    fn from(text: String) -> Self {
+        Self {
+            text,
+            compiled: OnceLock::new(),
+        }
+    }
+}
+
+impl Pattern {
+    fn matches(&self, text: &str) -> bool {
+        let compiled = self.compiled.get_or_init(|| Regex::new(&self.text).ok());
+        compiled.as_ref().is_none_or(|regex| regex.is_match(text))
     }
 }
 

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use smallvec::SmallVec;
 
 use crate::check;
-use crate::defaults::{Item, Level, PolicyDefault, Value};
+use crate::defaults::{Level, PolicyDefault, Value};
 use crate::field::{FIELDS, Field, FieldRow, FieldSet, Shape};
 use crate::guard::Guard;
 use crate::plan::{Fill, FillValue, Items, Target, Withheld};
@@ -33,7 +33,7 @@ pub(crate) struct Candidate<'a> {
     pub(crate) default: &'a PolicyDefault,
 }
 
-/// What a list holds, as [`Item::key`] says it; few have more.
+/// What a list holds, as [`crate::defaults::Item::key`] says it; few have more.
 type Keys<'a> = SmallVec<[Cow<'a, str>; 4]>;
 
 /// Fills every field of the table that a policy has a default for.

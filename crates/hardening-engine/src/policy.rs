@@ -81,8 +81,10 @@ pub struct Policy {
     kinds: Box<[ContainerKind]>,
     defaults: Box<[PolicyDefault]>,
     profile: &'static [PolicyDefault],
-    /// The fields of `defaults` and of `profile`, so that those without a default need no search.
-    fields: FieldSet,
+    /// The fields of `defaults` and of `profile` at pod level, so that those without a default need no search.
+    pod_fields: FieldSet,
+    /// Likewise in containers, of whatever kind.
+    container_fields: FieldSet,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -211,9 +213,13 @@ impl Policy {
         };
         let defaults = defaults::compile(spec, None);
         let profile = profile.map_or(&[][..], profile::compiled);
-        let mut fields = FieldSet::default();
-        let all = defaults.iter().chain(profile);
-        all.for_each(|default| fields.insert(default.field));
+        let (mut pod_fields, mut container_fields) = (FieldSet::default(), FieldSet::default());
+        for default in defaults.iter().chain(profile) {
+            match default.level {
+                Level::Pod => pod_fields.insert(default.field),
+                Level::Container => container_fields.insert(default.field),
+            }
+        }
         Self {
             reference,
             key,
@@ -232,7 +238,8 @@ impl Policy {
                 .collect(),
             defaults,
             profile,
-            fields,
+            pod_fields,
+            container_fields,
         }
     }
 
@@ -276,7 +283,7 @@ impl Policy {
 
     /// As [`Self::fields`], as a set.
     pub(crate) fn field_set(&self) -> FieldSet {
-        self.fields
+        self.pod_fields.union(self.container_fields)
     }
 
     pub(crate) fn is_for_service_account(&self, name: &str) -> bool {
@@ -290,6 +297,9 @@ impl Policy {
 
     /// The default for a field at pod level: what is spelled out goes before the profile's.
     pub(crate) fn pod_default(&self, field: Field) -> Option<&PolicyDefault> {
+        if !self.pod_fields.contains(field) {
+            return None;
+        }
         self.all_defaults()
             .find(|default| default.field == field && default.level == Level::Pod)
     }
@@ -301,6 +311,9 @@ impl Policy {
         field: Field,
         kind: ContainerKind,
     ) -> Option<&PolicyDefault> {
+        if !self.container_fields.contains(field) {
+            return None;
+        }
         self.container_defaults(field, kind).next()
     }
 

@@ -45,17 +45,17 @@ pub enum Unseen {
 #[derive(Clone)]
 pub struct PolicySet {
     unknown: UnknownNamespaces,
-    all: HashTrieMapSync<PolicyKey, Arc<Policy>>,
+    all: Map<PolicyKey, Arc<Policy>>,
     /// By namespace, in order.
-    namespaced: HashTrieMapSync<Arc<str>, Policies>,
+    namespaced: Map<Arc<str>, Policies>,
     /// Cluster policies that need one of some values of a label, under each of them.
-    by_label: HashTrieMapSync<(Arc<str>, Arc<str>), Policies>,
+    by_label: Map<(Arc<str>, Arc<str>), Policies>,
     /// The other cluster policies.
     unlabelled: Policies,
-    namespaces: HashTrieMapSync<Arc<str>, Arc<Labels>>,
+    namespaces: Map<Arc<str>, Arc<Labels>>,
     /// By namespace and name: what `automountServiceAccountToken` says.
-    service_accounts: HashTrieMapSync<Arc<str>, Arc<Accounts>>,
-    runtime_classes: HashTrieMapSync<Arc<str>, Arc<Labels>>,
+    service_accounts: Map<Arc<str>, Arc<Accounts>>,
+    runtime_classes: Map<Arc<str>, Arc<Labels>>,
     /// Whether a RuntimeClass that is not in the map does not exist.
     all_runtime_classes_known: bool,
     /// Whether a service account that is not in the map does not exist.
@@ -64,6 +64,8 @@ pub struct PolicySet {
     kubernetes: Option<KubernetesVersion>,
 }
 
+/// By a keyed hash: what is looked up is named by whoever may create a namespace.
+type Map<K, V> = HashTrieMapSync<K, V, ahash::RandomState>;
 type Policies = Arc<[Arc<Policy>]>;
 /// By name.
 type Accounts = BTreeMap<Box<str>, Option<bool>>;
@@ -95,13 +97,13 @@ impl PolicySet {
     pub fn new(unknown: UnknownNamespaces) -> Self {
         Self {
             unknown,
-            all: HashTrieMapSync::default(),
-            namespaced: HashTrieMapSync::default(),
-            by_label: HashTrieMapSync::default(),
+            all: Map::default(),
+            namespaced: Map::default(),
+            by_label: Map::default(),
             unlabelled: Arc::default(),
-            namespaces: HashTrieMapSync::default(),
-            service_accounts: HashTrieMapSync::default(),
-            runtime_classes: HashTrieMapSync::default(),
+            namespaces: Map::default(),
+            service_accounts: Map::default(),
+            runtime_classes: Map::default(),
             all_runtime_classes_known: false,
             all_service_accounts_known: unknown == UnknownNamespaces::NotYetSeen,
             kubernetes: None,
@@ -436,7 +438,7 @@ impl PolicySet {
 }
 
 fn change_at<K: std::hash::Hash + Eq>(
-    map: &mut HashTrieMapSync<K, Policies>,
+    map: &mut Map<K, Policies>,
     key: K,
     change: impl Fn(&[Arc<Policy>]) -> Policies,
 ) {

@@ -3,9 +3,9 @@
 //! Synchronous and without a client, so that every order of events can be tried in a test. An event costs
 //! what it changes: the set's maps share structure with the ones published before.
 
-use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
+use ahash::{HashMap, HashSet};
 use hardening_engine::{InvalidPolicy, Policy, PolicyKey, PolicyRef, PolicySet, UnknownNamespaces};
 use tokio::sync::watch;
 use tracing::{debug, info, warn};
@@ -56,10 +56,10 @@ impl PolicyIndex {
         let index = Self {
             set,
             published,
-            in_force: HashMap::new(),
-            invalid: HashMap::new(),
-            others: HashSet::new(),
-            lists: HashMap::new(),
+            in_force: HashMap::default(),
+            invalid: HashMap::default(),
+            others: HashSet::default(),
+            lists: HashMap::default(),
             version: None,
         };
         (index, receiver)

@@ -562,7 +562,11 @@ mod tests {
             (&deepest, true),
             (&deeper, false),
         ] {
-            assert_eq!(read::<IgnoredAny>(text, None).is_some(), is_passed, "{text}");
+            assert_eq!(
+                read::<IgnoredAny>(text, None).is_some(),
+                is_passed,
+                "{text}"
+            );
             check_agreement(text);
         }
     }

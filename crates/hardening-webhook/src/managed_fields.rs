@@ -73,10 +73,7 @@ mod tests {
             r#"{"metadata":{"managedFields":["]},\"spec\":{"]},"spec":{}}"#,
             Some(r#"["]},\"spec\":{"]"#),
         );
-        check(
-            r#"{"metadata":{"managedFields":[]},"spec":{}}"#,
-            Some("[]"),
-        );
+        check(r#"{"metadata":{"managedFields":[]},"spec":{}}"#, Some("[]"));
     }
 
     #[test]
