@@ -9,9 +9,10 @@ use hardening_api::{
     ClusterPodHardeningPolicy, PodHardeningPolicy, PodHardeningPolicySpec, PolicyKind, Violation,
     violations,
 };
-use serde::Serialize;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::de::DeserializeOwned;
-use serde_json::Value;
+use serde::{Deserialize as _, Serialize};
+use serde_json::{Map, Value, json};
 
 use crate::defaults::{self, Level, PolicyDefault};
 use crate::field::{Field, FieldSet};
@@ -105,18 +106,48 @@ impl Policy {
     ///
     /// Where the API server's schema and rules would refuse it, or it is not what the kind's type can hold.
     pub fn from_object(kind: PolicyKind, object: &Value) -> Result<Self, InvalidPolicy> {
-        // What the schema takes as it is need not be looked at again as its type: that would take longer than all else,
-        // for each of ten thousand policies at a start. What it does not take may have members of a newer schema.
-        let is_good = violations(kind, object).is_empty();
-        match kind {
-            PolicyKind::Namespaced => typed(kind, object).and_then(|typed| match is_good {
-                true => Ok(Self::of_namespace(&typed)),
-                false => Self::namespaced(&typed),
-            }),
-            PolicyKind::Cluster => typed(kind, object).and_then(|typed| match is_good {
-                true => Ok(Self::of_cluster(&typed)),
-                false => Self::cluster(&typed),
-            }),
+        let metadata = object.get("metadata").unwrap_or(&Value::Null);
+        let metadata = Option::<ObjectMeta>::deserialize(metadata).map_err(|error| {
+            let violation = Violation {
+                path: "metadata".to_owned(),
+                message: error.to_string(),
+            };
+            InvalidPolicy {
+                violations: vec![violation],
+            }
+        })?;
+        let metadata = metadata.unwrap_or_default();
+        Self::of_object(key(kind, &metadata), metadata.generation, object)
+    }
+
+    /// As [`Self::from_object`], where no more than the spec of the object is at hand.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::from_object`].
+    pub fn from_spec(
+        key: PolicyKey,
+        generation: Option<i64>,
+        spec: Value,
+    ) -> Result<Self, InvalidPolicy> {
+        let object = Map::from_iter([("spec".to_owned(), spec)]);
+        Self::of_object(key, generation, &Value::Object(object))
+    }
+
+    fn of_object(
+        key: PolicyKey,
+        generation: Option<i64>,
+        object: &Value,
+    ) -> Result<Self, InvalidPolicy> {
+        match key.namespace {
+            Some(_) => {
+                let spec = typed(PolicyKind::Namespaced, object)?;
+                Ok(Self::of_namespace(key, generation, &spec))
+            }
+            None => {
+                let spec = typed(PolicyKind::Cluster, object)?;
+                Ok(Self::of_cluster(key, generation, &spec))
+            }
         }
     }
 
@@ -126,32 +157,14 @@ impl Policy {
     ///
     /// Where the API server's schema and rules would refuse it.
     pub fn namespaced(object: &PodHardeningPolicy) -> Result<Self, InvalidPolicy> {
-        validate(PolicyKind::Namespaced, object)?;
-        Ok(Self::of_namespace(object))
-    }
-
-    /// Compiles a namespace's policy that nothing is wrong with.
-    fn of_namespace(object: &PodHardeningPolicy) -> Self {
         let PodHardeningPolicy {
             metadata,
             spec,
             status: _,
         } = object;
-        let namespace = Some(
-            metadata
-                .namespace
-                .clone()
-                .unwrap_or_else(|| "default".to_owned()),
-        );
-        let name = metadata.name.clone().unwrap_or_default();
-        let key = PolicyKey { namespace, name };
-        Self::compile(
-            key,
-            metadata.generation,
-            spec,
-            Order::Namespace,
-            Selector::default(),
-        )
+        validate(PolicyKind::Namespaced, spec)?;
+        let key = key(PolicyKind::Namespaced, metadata);
+        Ok(Self::of_namespace(key, metadata.generation, spec))
     }
 
     /// Compiles a cluster policy.
@@ -160,17 +173,31 @@ impl Policy {
     ///
     /// Where the API server's schema and rules would refuse it.
     pub fn cluster(object: &ClusterPodHardeningPolicy) -> Result<Self, InvalidPolicy> {
-        validate(PolicyKind::Cluster, object)?;
-        Ok(Self::of_cluster(object))
-    }
-
-    /// Compiles a cluster policy that nothing is wrong with.
-    fn of_cluster(object: &ClusterPodHardeningPolicy) -> Self {
         let ClusterPodHardeningPolicy {
             metadata,
             spec,
             status: _,
         } = object;
+        validate(PolicyKind::Cluster, spec)?;
+        let key = key(PolicyKind::Cluster, metadata);
+        Ok(Self::of_cluster(key, metadata.generation, spec))
+    }
+
+    /// Of a spec that nothing is wrong with.
+    fn of_namespace(
+        key: PolicyKey,
+        generation: Option<i64>,
+        spec: &PodHardeningPolicySpec,
+    ) -> Self {
+        Self::compile(key, generation, spec, Order::Namespace, Selector::default())
+    }
+
+    /// As [`Self::of_namespace`].
+    fn of_cluster(
+        key: PolicyKey,
+        generation: Option<i64>,
+        spec: &ClusterPodHardeningPolicySpec,
+    ) -> Self {
         let ClusterPodHardeningPolicySpec {
             namespace_selector,
             tier,
@@ -181,12 +208,8 @@ impl Policy {
             Tier::Admin => Order::Admin,
             Tier::Baseline => Order::Baseline,
         };
-        let key = PolicyKey {
-            namespace: None,
-            name: metadata.name.clone().unwrap_or_default(),
-        };
         let namespaces = Selector::compile(namespace_selector.as_ref());
-        Self::compile(key, metadata.generation, policy, order, namespaces)
+        Self::compile(key, generation, policy, order, namespaces)
     }
 
     fn compile(
@@ -351,24 +374,56 @@ impl Policy {
     }
 }
 
-/// The object as its type; or all that is wrong with it, which the error of a failed deserialisation alone
-/// does not tell.
-fn typed<P: DeserializeOwned>(kind: PolicyKind, object: &Value) -> Result<P, InvalidPolicy> {
-    P::deserialize(object).map_err(|error| {
-        let mut violations = violations(kind, object);
-        if violations.is_empty() {
-            violations.push(Violation {
-                path: "spec".to_owned(),
-                message: error.to_string(),
-            });
-        }
-        InvalidPolicy { violations }
-    })
+/// Which policy an object is; a namespaced one without a namespace, as in a file, is of `default`.
+fn key(kind: PolicyKind, metadata: &ObjectMeta) -> PolicyKey {
+    let namespace = || {
+        metadata
+            .namespace
+            .as_deref()
+            .unwrap_or("default")
+            .to_owned()
+    };
+    PolicyKey {
+        namespace: match kind {
+            PolicyKind::Namespaced => Some(namespace()),
+            PolicyKind::Cluster => None,
+        },
+        name: metadata.name.clone().unwrap_or_default(),
+    }
 }
 
-fn validate(kind: PolicyKind, object: &impl Serialize) -> Result<(), InvalidPolicy> {
-    let object = serde_json::to_value(object).unwrap_or_default();
-    let violations = violations(kind, &object);
+/// The object's spec as its type; or all that is wrong with the object, which the error of a failed
+/// deserialisation alone does not tell.
+fn typed<S>(kind: PolicyKind, object: &Value) -> Result<S, InvalidPolicy>
+where
+    S: DeserializeOwned + Serialize,
+{
+    let mut violations = violations(kind, object);
+    let spec = object.get("spec").unwrap_or(&Value::Null);
+    match S::deserialize(spec) {
+        Ok(spec) => {
+            // What the schema takes as it is need not be looked at again as its type: that would take longer than all
+            // else, for each of ten thousand policies at a start. What it does not take may have members of a newer
+            // schema.
+            if !violations.is_empty() {
+                validate(kind, &spec)?;
+            }
+            Ok(spec)
+        }
+        Err(error) => {
+            if violations.is_empty() {
+                violations.push(Violation {
+                    path: "spec".to_owned(),
+                    message: error.to_string(),
+                });
+            }
+            Err(InvalidPolicy { violations })
+        }
+    }
+}
+
+fn validate(kind: PolicyKind, spec: &impl Serialize) -> Result<(), InvalidPolicy> {
+    let violations = violations(kind, &json!({ "spec": spec }));
     if violations.is_empty() {
         Ok(())
     } else {

@@ -14,7 +14,7 @@ use k8s_openapi::api::node::v1::RuntimeClass as NodeRuntimeClass;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Resource;
 use serde::{Deserialize, Deserializer};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 /// The resources that are watched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -228,16 +228,7 @@ impl Object {
             kind: _,
         } = object;
         let key = policy_key(&metadata);
-        // Nothing else of its metadata says anything.
-        let metadata = json!({"name": key.name, "namespace": key.namespace, "generation": metadata.generation});
-        let members = [("metadata", metadata), ("spec", spec)];
-        let value = members.map(|(name, value)| (name.to_owned(), value));
-        let value = Value::Object(value.into_iter().collect());
-        let kind = match key.namespace {
-            Some(_) => PolicyKind::Namespaced,
-            None => PolicyKind::Cluster,
-        };
-        let policy = Policy::from_object(kind, &value);
+        let policy = Policy::from_spec(key.clone(), metadata.generation, spec);
         Self::Policy(key, Box::new(policy))
     }
 
