@@ -2,7 +2,8 @@
 //!
 //! Most of a pod is asked for by nobody, and serde_json takes a dozen instructions for each byte of it. This reader
 //! takes half of that: the ends of all strings are looked up beforehand, 64 bytes at a time, and it knows no
-//! whitespace, nor where in a text an error is. What it passes over must be JSON all the same.
+//! whitespace, nor where in a text an error is. What it passes over must be JSON all the same, but for one value of which
+//! it may be told the end.
 //!
 //! It takes nothing that serde_json refuses, and makes nothing else of it. What it does not take (whitespace, a
 //! fraction where a value is wanted, 65 brackets in each other, and what is no JSON) is for serde_json, which also
@@ -444,7 +445,7 @@ impl<'de> SeqAccess<'de> for &mut Entries<'_, '_, 'de> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use proptest::prelude::*;
     use serde::de::IgnoredAny;
     use serde_json::Value;
@@ -464,7 +465,7 @@ mod tests {
     }
 
     /// A document whose strings and numbers are of all kinds.
-    fn document() -> impl Strategy<Value = Value> {
+    pub(crate) fn document() -> impl Strategy<Value = Value> {
         let text = prop_oneof![any::<String>(), "[ -~]{0,80}", Just(String::new())];
         let scalar = prop_oneof![
             Just(Value::Null),

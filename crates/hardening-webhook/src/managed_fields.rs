@@ -1,47 +1,42 @@
 //! Where `metadata.managedFields` of a review ends, before the review is parsed.
 //!
 //! Nearly half of a review's bytes are the book that the API server keeps of who set which field. No decision
-//! looks at it, and a JSON parser takes as long over it as over the rest, string by string. Here its end is found
-//! as an API server writes it: the last of `metadata`, with `spec` after it.
+//! looks at it, and a JSON parser takes as long over it as over the rest, string by string. But there is no list in
+//! it: its end is taken to be the first bracket that could be one.
 //!
-//! A reader that goes on there reads nothing else than one that reads it all. In valid JSON the text of the end can
-//! only be structure: in a string its quotes would be escaped. So a list and an object end before `spec`. If those
-//! were others than this list and the object around it, deeper ones, then more would be closed in what is left than
-//! is open, and it would not parse; the caller then takes the review as a whole. Likewise where anything is written
-//! otherwise than an API server writes it.
+//! A reader that goes on there reads nothing else than one that reads it all, or nothing. The bracket cannot be behind
+//! the list's end. Were it that of a deeper list, then more would be closed in what is left than is open. Were it in
+//! a string, then what is left would have one quote too many, or a backslash where none may be. Neither would parse;
+//! the caller then takes the review as a whole.
 
 use std::ops::Range;
 use std::sync::LazyLock;
 
+use memchr::memchr;
 use memchr::memmem::Finder;
 
 const BEGIN: &str = "\"managedFields\":[";
-const END: &str = "]},\"spec\":{";
 
-/// What looks for them, made once.
+/// What looks for it, made once.
 static BEGINS: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(BEGIN));
-static ENDS: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(END));
 
 /// The first `managedFields` of a review, from its opening bracket to behind its closing one.
 pub(crate) fn find(review: &str) -> Option<Range<usize>> {
     let start = BEGINS.find(review.as_bytes())? + BEGIN.len() - 1;
-    let list = review.get(start..)?;
-    let list = list.get(..=ENDS.find(list.as_bytes())?)?;
-    // JSON has none of them in a string, nor an API server between others. To the end in any case: so the compiler
-    // looks at sixteen bytes at once.
-    let has_control = list
-        .bytes()
-        .fold(false, |any, byte| any | byte.is_ascii_control());
-    (!has_control).then_some(start..start + list.len())
+    let length = memchr(b']', review.as_bytes().get(start..)?)? + 1;
+    Some(start..start + length)
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
     use serde::Deserialize;
     use serde::de::IgnoredAny;
+    use serde_json::{Value, json};
 
     use super::*;
     use crate::json;
+    use crate::json::tests::document;
 
     /// Reads as a review is read: what is not asked for is passed over.
     #[derive(Deserialize)]
@@ -54,40 +49,42 @@ mod tests {
     #[derive(Deserialize)]
     struct Metadata {}
 
+    fn is_read(body: &str, known: Option<Range<usize>>) -> bool {
+        json::read::<Object>(body, known).is_some()
+    }
+
     #[track_caller]
     fn check(body: &str, expected: Option<&str>) {
         let found = find(body);
         let list = found.clone().and_then(|found| body.get(found));
         assert_eq!(list, expected, "{body}");
-        let is_read = json::read::<Object>(body, found).is_some();
-        assert_eq!(is_read, expected.is_some(), "{body}");
+        assert!(is_read(body, None), "{body}");
+        assert!(is_read(body, found), "{body}");
     }
 
     #[test]
-    fn the_list_is_found_whatever_its_strings_hold() {
+    fn the_list_is_found_wherever_it_stands() {
         check(
-            r#"{"metadata":{"name":"a","managedFields":[{"f":{"k:{\"]},\":{\"}\"}":{}}},[["\\"]]]},"spec":{}}"#,
-            Some(r#"[{"f":{"k:{\"]},\":{\"}\"}":{}}},[["\\"]]]"#),
-        );
-        check(
-            r#"{"metadata":{"managedFields":["]},\"spec\":{"]},"spec":{}}"#,
-            Some(r#"["]},\"spec\":{"]"#),
+            r#"{"metadata":{"name":"a","managedFields":[{"f":{"k:{\"a\":1}":{}}}]},"spec":{}}"#,
+            Some(r#"[{"f":{"k:{\"a\":1}":{}}}]"#),
         );
         check(r#"{"metadata":{"managedFields":[]},"spec":{}}"#, Some("[]"));
+        check(
+            r#"{"metadata":{"managedFields":[1],"labels":{"a":[]}},"status":[2],"spec":{}}"#,
+            Some("[1]"),
+        );
+        check(
+            r#"{"spec":{"a":{"managedFields":[1],"b":2}},"metadata":{"managedFields":[3]}}"#,
+            Some("[1]"),
+        );
     }
 
     #[test]
     fn what_only_looks_like_it_is_not_found() {
         for body in [
-            r#"{"a":"{\"managedFields\":[1]},\"spec\":{"}"#,
-            r#"{"a":"\"managedFields\":["},"spec":{}}"#,
-            r#"{"managedFields":null},"spec":{}}"#,
-            r#"{"managedFields" : [1]},"spec":{}}"#,
-            r#"{"managedFields":[1],"labels":{}},"spec":{}}"#,
-            r#"{"managedFields":[1]}, "spec":{}}"#,
-            "{\"managedFields\":[\"\u{1}\"]},\"spec\":{}}",
-            r#"{"managedFields":["#,
-            "",
+            r#"{"metadata":{"a":"{\"managedFields\":[1]},\"spec\":{"},"spec":{}}"#,
+            r#"{"metadata":{"managedFields":null},"spec":{}}"#,
+            r#"{"metadata":{"managedField":[1]},"spec":{}}"#,
         ] {
             check(body, None);
         }
@@ -95,17 +92,55 @@ mod tests {
 
     #[test]
     fn what_is_left_parses_only_if_the_right_end_was_found() {
-        // Each ends, deeper, as the list and its object do.
         for inner in [
+            // A deeper list ends first.
             r#"{"a":{"b":[]},"spec":{}}"#,
             r#"{"a":{"b":[1]},"spec":{"c":[]}},{"d":[{"e":[]},{}]}"#,
             r#"[{"b":[]},"spec",{}],{"a":{"b":[]},"spec":{"managedFields":[]},"spec":{}}"#,
+            "[]",
+            "[],[]",
+            // A string has a bracket.
+            r#""]""#,
+            r#""a]b""#,
+            r#""]},\"spec\":{""#,
+            r#""],",":1","""#,
+            r#""],","a","b""#,
+            r#"{"k:{\"]\":1}":{}}"#,
+            r#""],\",\"a\":\"""#,
         ] {
             let body = format!(r#"{{"metadata":{{"managedFields":[{inner}]}},"spec":{{"x":1}}}}"#);
-            assert!(json::read::<Object>(&body, None).is_some(), "{body}");
+            assert!(is_read(&body, None), "{body}");
             let found = find(&body);
             assert!(found.is_some(), "{body}");
-            assert!(json::read::<Object>(&body, found).is_none(), "{body}");
+            assert!(!is_read(&body, found), "{body}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn whoever_goes_on_there_reads_the_same_or_nothing(
+            list in prop::collection::vec(document(), 0..4),
+            others in prop::collection::vec(document(), 3),
+        ) {
+            /// In the order in which they are written.
+            #[derive(Debug, PartialEq, Deserialize)]
+            struct Metadata {
+                a: Value,
+                z: Value,
+            }
+            #[derive(Debug, PartialEq, Deserialize)]
+            struct Object {
+                metadata: Metadata,
+                spec: Value,
+            }
+            let [a, z, spec] = &others[..] else { unreachable!() };
+            let object = json!({"metadata": {"a": a, "managedFields": list, "z": z}, "spec": spec});
+            let text = object.to_string();
+            let whole = json::read::<Object>(&text, None);
+            prop_assert!(whole.is_some());
+            if let Some(read) = json::read::<Object>(&text, find(&text)) {
+                prop_assert_eq!(Some(read), whole);
+            }
         }
     }
 
@@ -113,7 +148,7 @@ mod tests {
     fn an_end_that_is_found_is_gone_to() {
         // No reader could get past this list.
         let body = r#"{"metadata":{"managedFields":[nothing of JSON]},"spec":{}}"#;
-        assert!(json::read::<Object>(body, None).is_none());
-        assert!(json::read::<Object>(body, find(body)).is_some());
+        assert!(!is_read(body, None));
+        assert!(is_read(body, find(body)));
     }
 }
