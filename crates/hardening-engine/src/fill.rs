@@ -235,7 +235,7 @@ impl<'p, 'a> Pass<'p, 'a> {
                 .get(*i)
                 .is_some_and(|c| !c.slot.has.contains(field))
         };
-        let inheritors: Vec<usize> = self.container_indices().filter(open).collect();
+        let inheritors: SmallVec<[usize; 8]> = self.container_indices().filter(open).collect();
         let spread = [
             Guard::RunsAsRoot,
             Guard::NonRootDemanded,

@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use hardening_api::policy::Mode;
 use rpds::HashTrieMapSync;
+use smallvec::SmallVec;
 
 use crate::field::Field;
 use crate::kubernetes::KubernetesVersion;
@@ -74,8 +75,8 @@ type Labels = Box<[(Arc<str>, Arc<str>)]>;
 /// The policies that a pod has, in the order in which they are asked, and what else a plan needs to know.
 #[derive(Debug)]
 pub struct Matching<'a> {
-    pub(crate) enforced: Vec<&'a Policy>,
-    pub(crate) audited: Vec<&'a Policy>,
+    pub(crate) enforced: SmallVec<[&'a Policy; 4]>,
+    pub(crate) audited: SmallVec<[&'a Policy; 4]>,
     set: &'a PolicySet,
     /// What the pod's service account says about its token.
     pub(crate) automount: Option<bool>,
@@ -312,8 +313,8 @@ impl PolicySet {
         }
         let account = pod.service_account_name();
         let mut matching = Matching {
-            enforced: Vec::new(),
-            audited: Vec::new(),
+            enforced: SmallVec::new(),
+            audited: SmallVec::new(),
             set: self,
             automount: None,
         };

@@ -5,6 +5,8 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::ptr;
 
+use smallvec::SmallVec;
+
 use crate::field::Field;
 use crate::guard::Guard;
 use crate::json::Text;
@@ -167,13 +169,13 @@ pub(crate) fn write(ops: &mut Operations<'_>, plan: &Plan<'_>, records: &Records
 // === making the records ===
 
 fn filled(fills: &[Fill<'_>]) -> String {
-    let mut policies: Vec<&PolicyRef> = Vec::new();
+    let mut policies: SmallVec<[&PolicyRef; 4]> = SmallVec::new();
     for fill in fills {
         if !policies.iter().any(|policy| ptr::eq(*policy, fill.policy)) {
             policies.push(fill.policy);
         }
     }
-    let mut policies: Vec<(String, &PolicyRef)> = policies
+    let mut policies: SmallVec<[(String, &PolicyRef); 4]> = policies
         .into_iter()
         .map(|policy| (policy.to_string(), policy))
         .collect();

@@ -26,7 +26,7 @@ pub(crate) fn read<'de, T: Deserialize<'de>>(
     known: Option<Range<usize>>,
 ) -> Option<T> {
     let text = text.trim_end_matches('\n');
-    let specials = specials(text.as_bytes());
+    let specials = specials(text.as_bytes(), known.clone().unwrap_or_default());
     let mut reader = Reader {
         text: Text {
             json: text,
@@ -327,8 +327,9 @@ impl<'de> Text<'_, 'de> {
 /// As many bytes as a word has bits.
 const BLOCK: usize = 64;
 
-/// Which bytes of a text are quotes, backslashes or control characters.
-fn specials(text: &[u8]) -> Vec<u64> {
+/// Which bytes of a text are quotes, backslashes or control characters. A string that began in `unread` would not get past
+/// its first byte.
+fn specials(text: &[u8], unread: Range<usize>) -> Vec<u64> {
     let (blocks, rest) = text.as_chunks::<BLOCK>();
     let mut last = [b' '; BLOCK];
     last.iter_mut().zip(rest).for_each(|(to, from)| *to = *from);
@@ -339,7 +340,14 @@ fn specials(text: &[u8]) -> Vec<u64> {
         let is_control_or_quote = turned.min(u8x64::splat(b' ')).simd_eq(turned);
         (is_control_or_quote | bytes.simd_eq(u8x64::splat(b'\\'))).to_bitmask()
     };
-    blocks.iter().chain([&last]).map(special).collect()
+    let unread = unread.start.div_ceil(BLOCK)..unread.end / BLOCK;
+    let blocks = blocks.iter().chain([&last]).enumerate();
+    blocks
+        .map(|(i, block)| match unread.contains(&i) {
+            true => u64::MAX,
+            false => special(block),
+        })
+        .collect()
 }
 
 impl<'de> Deserializer<'de> for &mut Reader<'_, 'de> {

@@ -23,8 +23,14 @@ static BEGINS: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(BEGIN));
 /// The first `managedFields` of a review, from its opening bracket to behind its closing one.
 pub(crate) fn find(review: &str) -> Option<Range<usize>> {
     let start = BEGINS.find(review.as_bytes())? + BEGIN.len() - 1;
-    let length = memchr(b']', review.as_bytes().get(start..)?)? + 1;
-    Some(start..start + length)
+    let rest = review.as_bytes().get(start..)?;
+    let list = rest.get(..=memchr(b']', rest)?)?;
+    // JSON has none of them in a string, nor an API server between others. To the end in any case: so the compiler
+    // looks at sixteen bytes at once.
+    let has_control = list
+        .iter()
+        .fold(false, |any, byte| any | byte.is_ascii_control());
+    (!has_control).then_some(start..start + list.len())
 }
 
 #[cfg(test)]
@@ -88,6 +94,12 @@ mod tests {
         ] {
             check(body, None);
         }
+    }
+
+    #[test]
+    fn a_list_with_a_control_character_is_not_passed_over() {
+        let body = "{\"metadata\":{\"managedFields\":[\"\u{1}\"]},\"spec\":{}}";
+        assert_eq!(find(body), None);
     }
 
     #[test]
