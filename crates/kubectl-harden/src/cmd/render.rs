@@ -138,20 +138,9 @@ fn render<'f>(
     let mut after = document.manifest.value.clone();
     let mut changes = Vec::new();
     for workload in workloads(std::slice::from_ref(&document.manifest), namespace) {
-        let pod = workload.pod()?;
-        let matching = workload.matching(set, &pod)?;
-        if verbose && matching.is_empty() {
-            notes.push(format!(
-                "note: {}: no policy is for its pods",
-                workload.title()
-            ));
-        }
-        let plan = plan(&matching, &pod);
-        tell(&workload, &plan, verbose, notes);
-        if plan.is_empty() {
+        let Some(patch) = patch_of(&workload, set, verbose, notes)? else {
             continue;
-        }
-        let patch = workload.patch_of_object(&plan.to_patch())?;
+        };
         let object = after
             .pointer_mut(&workload.object.pointer)
             .context("an object is where it was read")?;
@@ -165,6 +154,29 @@ fn render<'f>(
         after,
         changes,
     })
+}
+
+/// The patch of a workload's object; `None`: its pods need nothing.
+fn patch_of(
+    workload: &Workload<'_>,
+    set: &PolicySet,
+    verbose: bool,
+    notes: &mut Vec<String>,
+) -> anyhow::Result<Option<json_patch::Patch>> {
+    let pod = workload.pod()?;
+    let matching = workload.matching(set, &pod)?;
+    if verbose && matching.is_empty() {
+        notes.push(format!(
+            "note: {}: no policy is for its pods",
+            workload.title()
+        ));
+    }
+    let plan = plan(&matching, &pod);
+    tell(workload, &plan, verbose, notes);
+    if plan.is_empty() {
+        return Ok(None);
+    }
+    Ok(Some(workload.patch_of_object(&plan.to_patch())?))
 }
 
 /// Says what is not filled in: by policies in mode Audit, and because of guards.
