@@ -453,12 +453,13 @@ impl<'de> SeqAccess<'de> for &mut Entries<'_, '_, 'de> {
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
+mod tests {
     use proptest::prelude::*;
     use serde::de::IgnoredAny;
-    use serde_json::Value;
+    use serde_json::{Value, json};
 
     use super::*;
+    use crate::managed_fields;
 
     /// Neither what is made of a text nor what is passed over may be other than serde_json's.
     #[track_caller]
@@ -473,7 +474,7 @@ pub(crate) mod tests {
     }
 
     /// A document whose strings and numbers are of all kinds.
-    pub(crate) fn document() -> impl Strategy<Value = Value> {
+    fn document() -> impl Strategy<Value = Value> {
         let text = prop_oneof![any::<String>(), "[ -~]{0,80}", Just(String::new())];
         let scalar = prop_oneof![
             Just(Value::Null),
@@ -520,6 +521,32 @@ pub(crate) mod tests {
                 text.splice(at..end, with.chars());
             }
             check_agreement(&text.into_iter().collect::<String>());
+        }
+
+        #[test]
+        fn whoever_is_told_where_managed_fields_end_reads_the_same_or_nothing(
+            list in prop::collection::vec(document(), 0..4),
+            others in prop::collection::vec(document(), 3),
+        ) {
+            /// In the order in which they are written.
+            #[derive(Debug, PartialEq, serde::Deserialize)]
+            struct Metadata {
+                a: Value,
+                z: Value,
+            }
+            #[derive(Debug, PartialEq, serde::Deserialize)]
+            struct Object {
+                metadata: Metadata,
+                spec: Value,
+            }
+            let [a, z, spec] = &others[..] else { unreachable!() };
+            let object = json!({"metadata": {"a": a, "managedFields": list, "z": z}, "spec": spec});
+            let text = object.to_string();
+            let whole = read::<Object>(&text, None);
+            prop_assert!(whole.is_some());
+            if let Some(found) = read::<Object>(&text, managed_fields::find(&text)) {
+                prop_assert_eq!(Some(found), whole);
+            }
         }
     }
 

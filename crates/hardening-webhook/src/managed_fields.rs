@@ -35,14 +35,11 @@ pub(crate) fn find(review: &str) -> Option<Range<usize>> {
 
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
     use serde::Deserialize;
     use serde::de::IgnoredAny;
-    use serde_json::{Value, json};
 
     use super::*;
     use crate::json;
-    use crate::json::tests::document;
 
     /// Reads as a review is read: what is not asked for is passed over.
     #[derive(Deserialize)]
@@ -125,34 +122,6 @@ mod tests {
             let found = find(&body);
             assert!(found.is_some(), "{body}");
             assert!(!is_read(&body, found), "{body}");
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn whoever_goes_on_there_reads_the_same_or_nothing(
-            list in prop::collection::vec(document(), 0..4),
-            others in prop::collection::vec(document(), 3),
-        ) {
-            /// In the order in which they are written.
-            #[derive(Debug, PartialEq, Deserialize)]
-            struct Metadata {
-                a: Value,
-                z: Value,
-            }
-            #[derive(Debug, PartialEq, Deserialize)]
-            struct Object {
-                metadata: Metadata,
-                spec: Value,
-            }
-            let [a, z, spec] = &others[..] else { unreachable!() };
-            let object = json!({"metadata": {"a": a, "managedFields": list, "z": z}, "spec": spec});
-            let text = object.to_string();
-            let whole = json::read::<Object>(&text, None);
-            prop_assert!(whole.is_some());
-            if let Some(read) = json::read::<Object>(&text, find(&text)) {
-                prop_assert_eq!(Some(read), whole);
-            }
         }
     }
 
