@@ -94,9 +94,15 @@ mod tests {
     }
 
     #[test]
-    fn a_list_with_a_control_character_is_not_passed_over() {
-        let body = "{\"metadata\":{\"managedFields\":[\"\u{1}\"]},\"spec\":{}}";
-        assert_eq!(find(body), None);
+    fn what_no_api_server_writes_is_not_found() {
+        for body in [
+            "{\"metadata\":{\"managedFields\":[\"\u{1}\"]},\"spec\":{}}",
+            r#"{"managedFields" : [1]},"spec":{}}"#,
+            r#"{"managedFields":["#,
+            "",
+        ] {
+            assert_eq!(find(body), None, "{body:?}");
+        }
     }
 
     #[test]
