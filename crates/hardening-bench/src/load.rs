@@ -1,14 +1,20 @@
 //! Load on a server, made by h2load, and what it costs: the requests' times, and the CPU time of both sides.
+//!
+//! Servers that are compared take short turns: a client keeps its connections, as an API server does, and is stopped
+//! while others have theirs.
 
-use std::fs;
+use std::io::Read as _;
 use std::path::Path;
-use std::process::Command;
-use std::time::Duration;
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use anyhow::{Context as _, Result, anyhow, ensure};
+use anyhow::{Context as _, Result, anyhow, bail, ensure};
+use rustix::process::{Pid, Signal, kill_process};
 use serde::{Deserialize, Serialize};
 
 use crate::contender::Running;
+use crate::wait;
 
 /// How the client speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -21,7 +27,26 @@ pub enum Protocol {
     Http2,
 }
 
-/// What one run has shown.
+/// An h2load that has connected to a server, and sends nothing but in its turns; it ends with this value.
+#[derive(Debug)]
+pub struct Client {
+    process: Child,
+    /// The server's process id.
+    server: u32,
+    /// What it has written of each answer, read up to the last turn's end.
+    log: tempfile::NamedTempFile,
+}
+
+/// To a request.
+#[derive(Debug, PartialEq, Eq)]
+struct Answer {
+    /// Microseconds since 1970.
+    sent: u64,
+    /// Microseconds.
+    took: u64,
+}
+
+/// What one turn has shown.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Figures {
@@ -93,91 +118,149 @@ fn median(values: impl Iterator<Item = f64>) -> Option<f64> {
     values.get(values.len() / 2).copied()
 }
 
-// === running h2load ===
+// === h2load ===
 
-/// Sends `body` `requests` times, `callers` at once.
-///
-/// # Errors
-///
-/// Where h2load is missing, or a request is not answered with 200.
-pub fn run(
-    server: &Running,
-    body: &Path,
-    (protocol, callers, requests): (Protocol, u32, u32),
-) -> Result<Figures> {
-    let log = tempfile::NamedTempFile::new().context("make a file for the requests' times")?;
-    let (total, callers) = (requests.to_string(), callers.to_string());
-    let mut command = Command::new("h2load");
-    match protocol {
-        Protocol::Http1 => command.args(["--h1", "-c", &callers]),
-        Protocol::Http2 => command.args(["-c", "1", "-m", &callers]),
-    };
-    command
-        .args([
-            "-t",
-            "1",
-            "-n",
-            &total,
-            "-H",
-            "content-type: application/json",
-        ])
-        // Windows that hold any review: what is measured is the server.
-        .args(["-w", "20", "-W", "24", "-d"])
-        .arg(body)
-        .arg("--log-file")
-        .arg(log.path())
-        .arg(format!("https://{}/mutate?timeout=3s", server.address));
-    let before = (cpu_of(server.pid())?, cpu_of_children()?);
-    let output = command
-        .output()
-        .context("run h2load (on Debian: apt-get install nghttp2-client)")?;
-    let after = (cpu_of(server.pid())?, cpu_of_children()?);
-    let text = String::from_utf8_lossy(&output.stdout);
-    ensure!(output.status.success(), "{command:?} failed: {text}");
-    let per_second = answered(&text, requests)?;
-    let log = fs::read_to_string(log.path()).context("read the requests' times")?;
-    let mut times = times(&log)?;
-    times.sort_unstable();
-    let per_request = |before, after| (after - before) * 1e6 / f64::from(requests);
-    Ok(Figures {
-        per_second,
-        p50: percentile(&times, 50)?,
-        p99: percentile(&times, 99)?,
-        server_cpu: per_request(before.0, after.0),
-        client_cpu: per_request(before.1, after.1),
-    })
+/// More requests than it gets to send.
+const REQUESTS: &str = "1000000000";
+/// Answers after which it is warm, for each caller.
+const WARM: usize = 20;
+/// How long a server must do nothing to have done all that it was asked for.
+const REST: Duration = Duration::from_millis(2);
+
+impl Client {
+    /// Connects, and sends `body` until connections are made and memory is warm.
+    ///
+    /// # Errors
+    ///
+    /// Where h2load is missing, or is not answered.
+    pub fn start(
+        server: &Running,
+        body: &Path,
+        (protocol, callers): (Protocol, u32),
+    ) -> Result<Self> {
+        let log = tempfile::NamedTempFile::new().context("make a file for the requests' times")?;
+        let callers_text = callers.to_string();
+        let mut command = Command::new("h2load");
+        match protocol {
+            Protocol::Http1 => command.args(["--h1", "-c", &callers_text]),
+            Protocol::Http2 => command.args(["-c", "1", "-m", &callers_text]),
+        };
+        command
+            .args(["-t", "1", "-n", REQUESTS])
+            .args(["-H", "content-type: application/json"])
+            // Windows that hold any review: what is measured is the server.
+            .args(["-w", "20", "-W", "24", "-d"])
+            .arg(body)
+            .arg("--log-file")
+            .arg(log.path())
+            .arg(format!("https://{}/mutate?timeout=3s", server.address))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null());
+        let process = command
+            .spawn()
+            .context("run h2load (on Debian: apt-get install nghttp2-client)")?;
+        let mut client = Self {
+            process,
+            server: server.pid(),
+            log,
+        };
+        let mut missing = WARM * usize::try_from(callers)?;
+        wait(REST, "warm", || {
+            missing = missing.saturating_sub(client.answers()?.len());
+            Ok(missing == 0)
+        })?;
+        client.signal(Signal::STOP)?;
+        Ok(client)
+    }
+
+    /// Has it send as much as it can for a while; what that has shown.
+    ///
+    /// # Errors
+    ///
+    /// Where a request is not answered with 200.
+    pub fn turn(&mut self, length: Duration) -> Result<Figures> {
+        self.settle()?;
+        // Of what was sent before and has waited since, its CPU time counts here, as that of what is sent now and
+        // waits then does not; but its own time is none.
+        self.answers()?;
+        let before = (cpu_of(self.server)?, cpu_of(self.process.id())?);
+        let (since, started) = (SystemTime::now(), Instant::now());
+        self.signal(Signal::CONT)?;
+        thread::sleep(length);
+        self.signal(Signal::STOP)?;
+        let took = started.elapsed();
+        self.settle()?;
+        let after = (cpu_of(self.server)?, cpu_of(self.process.id())?);
+        let answers = self.answers()?;
+        let since = since.duration_since(UNIX_EPOCH).context("read the clock")?;
+        let sent_now = answers
+            .iter()
+            .filter(|answer| u128::from(answer.sent) >= since.as_micros());
+        let mut times: Vec<u64> = sent_now.map(|answer| answer.took).collect();
+        times.sort_unstable();
+        let requests = u32::try_from(answers.len()).context("count the answers")?;
+        let per_request = |before, after| (after - before) * 1e6 / f64::from(requests);
+        Ok(Figures {
+            per_second: f64::from(requests) / took.as_secs_f64(),
+            p50: percentile(&times, 50)?,
+            p99: percentile(&times, 99)?,
+            server_cpu: per_request(before.0, after.0),
+            client_cpu: per_request(before.1, after.1),
+        })
+    }
+
+    /// Waits until the server has done all that it was asked for.
+    fn settle(&self) -> Result<()> {
+        let mut before = None;
+        wait(REST, "at rest", || {
+            let now = cpu_of(self.server)?;
+            Ok(before.replace(now) == Some(now))
+        })
+    }
+
+    /// What was answered since it was last asked.
+    fn answers(&mut self) -> Result<Vec<Answer>> {
+        let ended = self.process.try_wait().context("look after h2load")?;
+        ensure!(ended.is_none(), "h2load ended: {ended:?}");
+        let mut log = String::new();
+        let file = self.log.as_file_mut();
+        file.read_to_string(&mut log)
+            .context("read the requests' times")?;
+        log.lines().map(Answer::from_line).collect()
+    }
+
+    fn signal(&self, signal: Signal) -> Result<()> {
+        kill_process(Pid::from_child(&self.process), signal)
+            .with_context(|| format!("send {signal:?} to h2load"))
+    }
 }
 
-/// The rate that h2load tells, if it got as many answers as it asked for.
-fn answered(text: &str, requests: u32) -> Result<f64> {
-    let status = format!("status codes: {requests} 2xx, 0 3xx, 0 4xx, 0 5xx");
-    ensure!(
-        text.contains(&status),
-        "not every request was answered: {text}"
-    );
-    let rate = text
-        .lines()
-        .find_map(|line| {
-            line.strip_prefix("finished in ")?
-                .split(", ")
-                .nth(1)?
-                .strip_suffix(" req/s")
-        })
-        .ok_or_else(|| anyhow!("h2load tells no rate: {text}"))?;
-    rate.parse()
-        .with_context(|| format!("read the rate {rate}"))
+impl Drop for Client {
+    fn drop(&mut self) {
+        // It has ended by now, or does so here.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
 }
 
-/// The third column of h2load's log: microseconds.
-fn times(log: &str) -> Result<Vec<u64>> {
-    log.lines()
-        .map(|line| {
-            let micros = line.split('\t').nth(2).unwrap_or_default();
-            micros
-                .parse()
-                .with_context(|| format!("read a request's time in {line:?}"))
+impl Answer {
+    /// Of a line of h2load's log: when it was sent, the status, and how long it took.
+    fn from_line(line: &str) -> Result<Self> {
+        let mut columns = line.split('\t');
+        let (Some(sent), Some("200"), Some(took)) =
+            (columns.next(), columns.next(), columns.next())
+        else {
+            bail!("a request was not answered: {line:?}");
+        };
+        let number = |column: &str| {
+            let number = column.parse();
+            number.with_context(|| format!("read a request's time in {line:?}"))
+        };
+        Ok(Self {
+            sent: number(sent)?,
+            took: number(took)?,
         })
-        .collect()
+    }
 }
 
 /// Of sorted times.
@@ -209,20 +292,6 @@ pub fn cpu_of(pid: u32) -> Result<f64> {
     Ok(Duration::from_nanos(nanoseconds).as_secs_f64())
 }
 
-/// Seconds of CPU time of the processes that this one has started and waited for.
-fn cpu_of_children() -> Result<f64> {
-    let stat = procfs::process::Process::myself()
-        .and_then(|process| process.stat())
-        .context("read the client's CPU time")?;
-    let ticks = u64::try_from(stat.cutime + stat.cstime).context("read the client's CPU time")?;
-    Ok(seconds(ticks))
-}
-
-fn seconds(ticks: u64) -> f64 {
-    let ticks = u32::try_from(ticks).unwrap_or(u32::MAX);
-    f64::from(ticks) / f64::from(u32::try_from(procfs::ticks_per_second()).unwrap_or(100))
-}
-
 // === memory ===
 
 /// The memory of a process, in KiB; absent: the kernel does not tell it.
@@ -252,10 +321,6 @@ pub(crate) fn memory_of(pid: u32) -> Result<Memory> {
 pub(crate) mod tests {
     use super::*;
 
-    const SAID: &str = "starting benchmark...\n\nfinished in 1.50s, 20000.50 req/s, 12.3MB/s\n\
-        requests: 30000 total, 30000 started, 30000 done, 30000 succeeded, 0 failed, 0 errored, 0 timeout\n\
-        status codes: 30000 2xx, 0 3xx, 0 4xx, 0 5xx\n";
-
     /// Figures of which these two matter.
     pub(crate) fn figures(per_second: f64, server_cpu: f64) -> Figures {
         Figures {
@@ -280,26 +345,32 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_run_counts_where_every_request_was_answered_and_only_there() {
-        assert_eq!(answered(SAID, 30_000).unwrap(), 20000.5);
-        let failed = SAID.replace(
-            "30000 2xx, 0 3xx, 0 4xx, 0 5xx",
-            "29999 2xx, 0 3xx, 0 4xx, 1 5xx",
-        );
-        assert!(answered(&failed, 30_000).is_err());
-        assert!(answered(SAID, 30_001).is_err());
+    fn an_answer_counts_where_its_status_is_200_and_only_there() {
+        for (line, answer) in [
+            (
+                "1700000000000001\t200\t538",
+                Some((1_700_000_000_000_001, 538)),
+            ),
+            ("1700000000000001\t500\t538", None),
+            ("1700000000000001\t-1\t538", None),
+            ("1700000000000001\t200\t", None),
+            ("no columns", None),
+        ] {
+            let read = Answer::from_line(line).ok();
+            assert_eq!(
+                read,
+                answer.map(|(sent, took)| Answer { sent, took }),
+                "{line}"
+            );
+        }
     }
 
     #[test]
-    fn times_are_the_third_column_and_a_percentile_is_one_of_them() {
-        let log: String = (1..=200)
-            .map(|micros| format!("1700000000000\t200\t{micros}\n"))
-            .collect();
-        let times = times(&log).unwrap();
+    fn a_percentile_is_one_of_the_times() {
+        let times: Vec<u64> = (1..=200).collect();
         for (percent, expected) in [(50, 100.0), (99, 198.0), (100, 200.0), (0, 1.0)] {
             assert_eq!(percentile(&times, percent).unwrap(), expected, "{percent}");
         }
         assert!(percentile(&[], 50).is_err());
-        assert!(super::times("no columns").is_err());
     }
 }

@@ -4,6 +4,7 @@ use std::io::{self, Write as _};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use clap::{Parser, Subcommand};
@@ -34,22 +35,20 @@ enum Command {
     /// The webhook under load: throughput, latency and CPU time, beside a no-op and a fixed patch.
     Webhook {
         /// How often every server has its turn under every load.
-        #[arg(long, default_value_t = 9)]
+        #[arg(long, default_value_t = 120)]
         rounds: usize,
-        /// Requests in a turn with the typical pod.
-        #[arg(long, default_value_t = 8_000)]
-        requests: u32,
+        #[command(flatten)]
+        turn: Turn,
         #[command(flatten)]
         places: Places,
     },
     /// Many policies and namespaces: memory, time to ready, events, and CPU time of a review.
     Scale {
         /// How often every number of policies has its turn.
-        #[arg(long, default_value_t = 9)]
+        #[arg(long, default_value_t = 120)]
         rounds: usize,
-        /// Reviews in a turn.
-        #[arg(long, default_value_t = 8_000)]
-        requests: u32,
+        #[command(flatten)]
+        turn: Turn,
         #[command(flatten)]
         places: Places,
     },
@@ -78,9 +77,11 @@ enum Command {
     /// Have the programs do all that is measured, briefly and without judging it: what they count meanwhile, where they
     /// are built to count, is the profile by which the released program is compiled.
     Train {
-        /// Requests in a turn with the typical pod.
-        #[arg(long, default_value_t = 6_000)]
-        requests: u32,
+        /// How often every server has its turn under every load.
+        #[arg(long, default_value_t = 6)]
+        rounds: usize,
+        #[command(flatten)]
+        turn: Turn,
     },
     /// Be one of the servers that do less.
     Serve {
@@ -105,6 +106,14 @@ enum Command {
     },
 }
 
+/// How long a server has its turn.
+#[derive(Clone, Copy, Debug, clap::Args)]
+struct Turn {
+    /// Milliseconds in a turn.
+    #[arg(long = "turn", value_name = "MILLISECONDS", default_value_t = 50)]
+    milliseconds: u64,
+}
+
 /// Where what was measured goes.
 #[derive(Debug, clap::Args)]
 struct Places {
@@ -114,6 +123,12 @@ struct Places {
     /// The page whose table is written anew.
     #[arg(long, default_value = "docs/benchmarks.md")]
     page: PathBuf,
+}
+
+impl Turn {
+    fn length(self) -> Duration {
+        Duration::from_millis(self.milliseconds)
+    }
 }
 
 impl Places {
@@ -158,10 +173,11 @@ fn run(command: Command) -> Result<ExitCode> {
     match command {
         Command::Webhook {
             rounds,
-            requests,
+            turn,
             places,
         } => {
-            let rows = webhook::measure(Extent { rounds, requests })?;
+            let turn = turn.length();
+            let rows = webhook::measure(Extent { rounds, turn })?;
             plot::latency(&rows, &places.picture("images/latency.svg"))?;
             let picture = "\n![Latency against load](images/latency.svg)\n";
             let table = webhook::table(&rows) + picture;
@@ -169,10 +185,10 @@ fn run(command: Command) -> Result<ExitCode> {
         }
         Command::Scale {
             rounds,
-            requests,
+            turn,
             places,
         } => {
-            let rows = scale::measure(rounds, requests)?;
+            let rows = scale::measure(rounds, turn.length())?;
             plot::policies(&rows, &places.picture("images/policies.svg"))?;
             let picture = "\n![Cost against policies](images/policies.svg)\n";
             let table = scale::table(&rows) + picture;
@@ -199,12 +215,10 @@ fn run(command: Command) -> Result<ExitCode> {
             let rows = runtime()?.block_on(audit::measure(rounds, pods))?;
             places.tell("audit", &rows, &audit::ratios(&rows), &audit::table(&rows))
         }
-        Command::Train { requests } => {
-            webhook::measure(Extent {
-                rounds: 1,
-                requests,
-            })?;
-            scale::measure(1, requests)?;
+        Command::Train { rounds, turn } => {
+            let turn = turn.length();
+            webhook::measure(Extent { rounds, turn })?;
+            scale::measure(rounds, turn)?;
             Ok(ExitCode::SUCCESS)
         }
         Command::Serve {

@@ -13,7 +13,7 @@ use anyhow::{Context as _, Result};
 use serde::{Deserialize, Serialize};
 
 use crate::contender::Running;
-use crate::load::{self, Figures, Protocol, cpu_of, memory_of};
+use crate::load::{Client, Figures, Protocol, cpu_of, memory_of};
 use crate::report::{Limit, Ratio};
 use crate::{Size, Written, review, wait};
 use apiserver::{ApiServer, Resource};
@@ -49,12 +49,12 @@ const COUNTS: [u32; 4] = [1, 10, 1_000, 10_000];
 /// Events of a kind, over which their cost is averaged.
 const EVENTS: u32 = 1_000;
 
-/// Measures every number of policies; reviews in turns of `requests`, in `rounds`.
+/// Measures every number of policies; reviews in turns, in `rounds`.
 ///
 /// # Errors
 ///
 /// Where the program does not start, or does not do what it is sent.
-pub fn measure(rounds: usize, requests: u32) -> Result<Vec<Row>> {
+pub fn measure(rounds: usize, turn: Duration) -> Result<Vec<Row>> {
     let runtime = tokio::runtime::Runtime::new().context("start the runtime")?;
     let mut programs = Vec::new();
     for count in COUNTS {
@@ -63,14 +63,17 @@ pub fn measure(rounds: usize, requests: u32) -> Result<Vec<Row>> {
     }
     let body = tempfile::NamedTempFile::new().context("make a file")?;
     fs::write(body.path(), review(Size::Typical, Written::Nothing)?).context("write the review")?;
+    let started = programs
+        .iter()
+        .map(|(_, program, _)| Client::start(program, body.path(), (Protocol::Http2, 16)));
+    let mut clients = started.collect::<Result<Vec<_>>>()?;
     let mut figures = vec![Vec::new(); COUNTS.len()];
-    for round in 0..=rounds {
-        for ((_, program, _), figures) in programs.iter().zip(&mut figures) {
-            let run = load::run(program, body.path(), (Protocol::Http2, 16, requests))?;
-            // The first round only warms up.
-            figures.extend((round > 0).then_some(run));
+    for _ in 0..rounds {
+        for (client, figures) in clients.iter_mut().zip(&mut figures) {
+            figures.push(client.turn(turn)?);
         }
     }
+    drop(clients);
     let rows = programs
         .into_iter()
         .zip(figures)

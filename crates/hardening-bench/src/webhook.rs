@@ -4,13 +4,14 @@ use std::fmt::{self, Write as _};
 use std::fs;
 use std::io::IsTerminal as _;
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::{Deserialize, Serialize};
 
 use crate::contender::Contender;
-use crate::load::{self, Figures, Protocol};
+use crate::load::{Client, Figures, Protocol};
 use crate::report::{Limit, Ratio};
 use crate::{Size, Written, review};
 
@@ -60,8 +61,8 @@ pub enum Measure {
 pub struct Extent {
     /// How often every contender has its turn under every load.
     pub rounds: usize,
-    /// Requests in a turn with the typical pod; a large one has a quarter of them.
-    pub requests: u32,
+    /// How long a turn is.
+    pub turn: Duration,
 }
 
 // === the loads ===
@@ -86,14 +87,6 @@ impl Cell {
         [Size::Typical, Size::Large]
             .into_iter()
             .flat_map(|size| [Written::Nothing, Written::Everything].map(|written| (size, written)))
-    }
-
-    fn requests(self, extent: Extent) -> u32 {
-        match (self.size, self.callers) {
-            (Size::Large, _) => extent.requests / 4,
-            (Size::Small | Size::Typical, 1) => extent.requests / 2,
-            (Size::Small | Size::Typical, _) => extent.requests,
-        }
     }
 
     /// A pod that needs nothing has no patch that could be made beforehand.
@@ -153,34 +146,26 @@ fn measure_cell(
     progress: &ProgressBar,
 ) -> Result<Vec<Row>> {
     let started = cell.contenders().iter().map(|contender| {
-        let server = contender.start(cell.size, cell.written);
-        server.map(|server| (*contender, server, Vec::new()))
+        let server = contender.start(cell.size, cell.written)?;
+        let client = Client::start(&server, body, (cell.protocol, cell.callers))?;
+        // The client ends first.
+        anyhow::Ok((*contender, client, server, Vec::new()))
     });
     let mut servers = started.collect::<Result<Vec<_>>>()?;
-    // The first round only warms up.
-    for round in 0..=extent.rounds {
-        for (contender, server, rounds) in &mut servers {
+    for _ in 0..extent.rounds {
+        for (contender, client, _, rounds) in &mut servers {
             progress.set_message(format!(
                 "{} {} {contender}",
                 cell.size.name(),
                 cell.protocol.name()
             ));
-            let requests = cell.requests(extent);
-            if round == 0 {
-                load::run(server, body, (cell.protocol, cell.callers, requests / 10))?;
-            } else {
-                rounds.push(load::run(
-                    server,
-                    body,
-                    (cell.protocol, cell.callers, requests),
-                )?);
-                progress.inc(1);
-            }
+            rounds.push(client.turn(extent.turn)?);
+            progress.inc(1);
         }
     }
     let rows = servers
         .into_iter()
-        .map(|(contender, _, rounds)| Row::new(cell, contender, rounds));
+        .map(|(contender, .., rounds)| Row::new(cell, contender, rounds));
     rows.collect()
 }
 
