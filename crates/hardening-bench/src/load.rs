@@ -4,6 +4,7 @@
 //! while others have theirs.
 
 use std::io::Read as _;
+use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::thread;
@@ -155,7 +156,10 @@ impl Client {
             .arg(log.path())
             .arg(format!("https://{}/mutate?timeout=3s", server.address))
             .stdin(Stdio::null())
-            .stdout(Stdio::null());
+            .stdout(Stdio::null())
+            // The kernel ends a group with a stopped process when nobody is left to let it go on. So a client ends with this
+            // program, however that ends, and this program's own group has none that is stopped.
+            .process_group(0);
         let process = command
             .spawn()
             .context("run h2load (on Debian: apt-get install nghttp2-client)")?;
