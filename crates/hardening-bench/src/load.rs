@@ -34,8 +34,10 @@ pub struct Client {
     process: Child,
     /// The server's process id.
     server: u32,
-    /// What it has written of each answer, read up to the last turn's end.
+    /// What it writes of each answer.
     log: tempfile::NamedTempFile,
+    /// Of what is read of it, the line that has no end yet.
+    unread: String,
 }
 
 /// To a request.
@@ -167,6 +169,7 @@ impl Client {
             process,
             server: server.pid(),
             log,
+            unread: String::new(),
         };
         let mut missing = WARM * usize::try_from(callers)?;
         wait(REST, "warm", || {
@@ -226,11 +229,13 @@ impl Client {
     fn answers(&mut self) -> Result<Vec<Answer>> {
         let ended = self.process.try_wait().context("look after h2load")?;
         ensure!(ended.is_none(), "h2load ended: {ended:?}");
-        let mut log = String::new();
         let file = self.log.as_file_mut();
-        file.read_to_string(&mut log)
+        file.read_to_string(&mut self.unread)
             .context("read the requests' times")?;
-        log.lines().map(Answer::from_line).collect()
+        // What is being written may be half of a line.
+        let whole = self.unread.rfind('\n').map_or(0, |end| end + 1);
+        let lines: String = self.unread.drain(..whole).collect();
+        lines.lines().map(Answer::from_line).collect()
     }
 
     fn signal(&self, signal: Signal) -> Result<()> {
