@@ -180,12 +180,22 @@ impl Client {
         Ok(client)
     }
 
-    /// Has it send as much as it can for a while; what that has shown.
+    /// Has it send as much as it can for a while; what that has shown. Where the machine stands still for as long as that,
+    /// and nothing is sent and answered, for another while.
     ///
     /// # Errors
     ///
-    /// Where a request is not answered with 200.
+    /// Where a request is not answered with 200, or none for long.
     pub fn turn(&mut self, length: Duration) -> Result<Figures> {
+        let mut figures = None;
+        wait(REST, "answering", || {
+            figures = self.attempt(length)?;
+            Ok(figures.is_some())
+        })?;
+        figures.ok_or_else(|| anyhow!("there is no turn"))
+    }
+
+    fn attempt(&mut self, length: Duration) -> Result<Option<Figures>> {
         self.settle()?;
         // Of what was sent before and has waited since, its CPU time counts here, as that of what is sent now and
         // waits then does not; but its own time is none.
@@ -204,16 +214,19 @@ impl Client {
             .iter()
             .filter(|answer| u128::from(answer.sent) >= since.as_micros());
         let mut times: Vec<u64> = sent_now.map(|answer| answer.took).collect();
+        if times.is_empty() {
+            return Ok(None);
+        }
         times.sort_unstable();
         let requests = u32::try_from(answers.len()).context("count the answers")?;
         let per_request = |before, after| (after - before) * 1e6 / f64::from(requests);
-        Ok(Figures {
+        Ok(Some(Figures {
             per_second: f64::from(requests) / took.as_secs_f64(),
             p50: percentile(&times, 50)?,
             p99: percentile(&times, 99)?,
             server_cpu: per_request(before.0, after.0),
             client_cpu: per_request(before.1, after.1),
-        })
+        }))
     }
 
     /// Waits until the server has done all that it was asked for.
