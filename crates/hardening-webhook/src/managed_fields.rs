@@ -4,9 +4,9 @@
 //! looks at it, and a JSON parser takes as long over it as over the rest, string by string. But there is no list in
 //! it: its end is taken to be the first bracket that could be one.
 //!
-//! A reader of JSON that goes on there reads nothing else than one that reads it all, or nothing. The bracket cannot be
-//! behind the list's end. Were it that of a deeper list, then more would be closed in what is left than is open. Were it
-//! in a string, then that string's last quote would begin one, and what is left would end in a string. Neither is read;
+//! A reader that goes on there reads nothing else than one that reads it all, or nothing. The bracket cannot be behind
+//! the list's end. Were it that of a deeper list, then more would be closed in what is left than is open. Were it in
+//! a string, then what is left would have one quote too many, or a backslash where none may be. Neither would parse;
 //! the caller then takes the review as a whole.
 
 use std::ops::Range;
@@ -24,7 +24,13 @@ static BEGINS: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(BEGIN));
 pub(crate) fn find(review: &str) -> Option<Range<usize>> {
     let start = BEGINS.find(review.as_bytes())? + BEGIN.len() - 1;
     let rest = review.as_bytes().get(start..)?;
-    Some(start..start + memchr(b']', rest)? + 1)
+    let list = rest.get(..=memchr(b']', rest)?)?;
+    // JSON has none of them in a string, nor an API server between others. To the end in any case: so the compiler
+    // looks at sixteen bytes at once.
+    let has_control = list
+        .iter()
+        .fold(false, |any, byte| any | byte.is_ascii_control());
+    (!has_control).then_some(start..start + list.len())
 }
 
 #[cfg(test)]
@@ -90,6 +96,7 @@ mod tests {
     #[test]
     fn what_no_api_server_writes_is_not_found() {
         for body in [
+            "{\"metadata\":{\"managedFields\":[\"\u{1}\"]},\"spec\":{}}",
             r#"{"managedFields" : [1]},"spec":{}}"#,
             r#"{"managedFields":["#,
             "",
@@ -127,7 +134,7 @@ mod tests {
     #[test]
     fn an_end_that_is_found_is_gone_to() {
         // No reader could get past this list.
-        let body = r#"{"metadata":{"managedFields":[nothing "of JSON]},"spec":{}}"#;
+        let body = r#"{"metadata":{"managedFields":[nothing of JSON]},"spec":{}}"#;
         assert!(!is_read(body, None));
         assert!(is_read(body, find(body)));
     }
