@@ -197,8 +197,8 @@ impl Client {
 
     fn attempt(&mut self, length: Duration) -> Result<Option<Figures>> {
         self.settle()?;
-        // Of what was sent before and has waited since, its CPU time counts here, as that of what is sent now and
-        // waits then does not; but its own time is none.
+        // Answers that the client has not read since its last turn count now, as those that it leaves at the end do not:
+        // there are as many. But how long they took is how long it was stopped.
         self.answers()?;
         let before = (cpu_of(self.server)?, cpu_of(self.process.id())?);
         let (since, started) = (SystemTime::now(), Instant::now());
