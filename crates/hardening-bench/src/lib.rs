@@ -88,10 +88,25 @@ pub(crate) fn wait(
     what: &str,
     mut met: impl FnMut() -> Result<bool>,
 ) -> Result<()> {
+    wait_for(poll, what, || Ok(met()?.then_some(())))
+}
+
+/// Waits until the program is `what`, and for what then is there, as `found` tells, which is asked every `poll`.
+///
+/// # Errors
+///
+/// As [`wait`].
+pub(crate) fn wait_for<T>(
+    poll: Duration,
+    what: &str,
+    mut found: impl FnMut() -> Result<Option<T>>,
+) -> Result<T> {
     let deadline = Instant::now() + PATIENCE;
-    while !met()? {
+    loop {
+        if let Some(found) = found()? {
+            return Ok(found);
+        }
         ensure!(Instant::now() < deadline, "the program is not {what}");
         thread::sleep(poll);
     }
-    Ok(())
 }

@@ -15,7 +15,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde::{Deserialize, Serialize};
 
 use crate::contender::Running;
-use crate::wait;
+use crate::{wait, wait_for};
 
 /// How the client speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -38,6 +38,15 @@ pub struct Client {
     log: tempfile::NamedTempFile,
     /// Of what is read of it, the line that has no end yet.
     unread: String,
+}
+
+/// How much is measured, of servers that are compared.
+#[derive(Clone, Copy, Debug)]
+pub struct Extent {
+    /// How often each has its turn.
+    pub rounds: usize,
+    /// How long a turn is.
+    pub turn: Duration,
 }
 
 /// To a request.
@@ -176,7 +185,7 @@ impl Client {
             missing = missing.saturating_sub(client.answers()?.len());
             Ok(missing == 0)
         })?;
-        client.signal(Signal::STOP)?;
+        client.pause()?;
         Ok(client)
     }
 
@@ -187,28 +196,19 @@ impl Client {
     ///
     /// Where a request is not answered with 200, or none for long.
     pub fn turn(&mut self, length: Duration) -> Result<Figures> {
-        let mut figures = None;
-        wait(REST, "answering", || {
-            figures = self.attempt(length)?;
-            Ok(figures.is_some())
-        })?;
-        figures.ok_or_else(|| anyhow!("there is no turn"))
+        wait_for(REST, "answering", || self.attempt(length))
     }
 
     fn attempt(&mut self, length: Duration) -> Result<Option<Figures>> {
-        self.settle()?;
-        // Answers that the client has not read since its last turn count now, as those that it leaves at the end do not:
-        // there are as many. But how long they took is how long it was stopped.
-        self.answers()?;
         let before = (cpu_of(self.server)?, cpu_of(self.process.id())?);
         let (since, started) = (SystemTime::now(), Instant::now());
         self.signal(Signal::CONT)?;
         thread::sleep(length);
-        self.signal(Signal::STOP)?;
         let took = started.elapsed();
-        self.settle()?;
+        // What the client had not read when it was stopped before is among them, as what it has not read now is not: there
+        // are as many. But how long they took is how long it was stopped.
+        let answers = self.pause()?;
         let after = (cpu_of(self.server)?, cpu_of(self.process.id())?);
-        let answers = self.answers()?;
         let since = since.duration_since(UNIX_EPOCH).context("read the clock")?;
         let sent_now = answers
             .iter()
@@ -229,13 +229,15 @@ impl Client {
         }))
     }
 
-    /// Waits until the server has done all that it was asked for.
-    fn settle(&self) -> Result<()> {
+    /// Stops it, and waits until the server has done all that it was asked for; what was answered since it was last asked.
+    fn pause(&mut self) -> Result<Vec<Answer>> {
+        self.signal(Signal::STOP)?;
         let mut before = None;
         wait(REST, "at rest", || {
             let now = cpu_of(self.server)?;
             Ok(before.replace(now) == Some(now))
-        })
+        })?;
+        self.answers()
     }
 
     /// What was answered since it was last asked.

@@ -9,9 +9,9 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use clap::{Parser, Subcommand};
 use hardening_bench::contender::{self, Contender};
+use hardening_bench::load::Extent;
 use hardening_bench::report::Ratio;
-use hardening_bench::webhook::{self, Extent};
-use hardening_bench::{Size, Written, audit, cluster, plot, report, scale};
+use hardening_bench::{Size, Written, audit, cluster, plot, report, scale, webhook};
 // Linked by being named: as the controller's.
 use memory_functions as _;
 use serde::Serialize;
@@ -126,8 +126,9 @@ struct Places {
 }
 
 impl Turn {
-    fn length(self) -> Duration {
-        Duration::from_millis(self.milliseconds)
+    fn times(self, rounds: usize) -> Extent {
+        let turn = Duration::from_millis(self.milliseconds);
+        Extent { rounds, turn }
     }
 }
 
@@ -176,8 +177,7 @@ fn run(command: Command) -> Result<ExitCode> {
             turn,
             places,
         } => {
-            let turn = turn.length();
-            let rows = webhook::measure(Extent { rounds, turn })?;
+            let rows = webhook::measure(turn.times(rounds))?;
             plot::latency(&rows, &places.picture("images/latency.svg"))?;
             let picture = "\n![Latency against load](images/latency.svg)\n";
             let table = webhook::table(&rows) + picture;
@@ -188,7 +188,7 @@ fn run(command: Command) -> Result<ExitCode> {
             turn,
             places,
         } => {
-            let rows = scale::measure(rounds, turn.length())?;
+            let rows = scale::measure(turn.times(rounds))?;
             plot::policies(&rows, &places.picture("images/policies.svg"))?;
             let picture = "\n![Cost against policies](images/policies.svg)\n";
             let table = scale::table(&rows) + picture;
@@ -216,9 +216,8 @@ fn run(command: Command) -> Result<ExitCode> {
             places.tell("audit", &rows, &audit::ratios(&rows), &audit::table(&rows))
         }
         Command::Train { rounds, turn } => {
-            let turn = turn.length();
-            webhook::measure(Extent { rounds, turn })?;
-            scale::measure(rounds, turn)?;
+            webhook::measure(turn.times(rounds))?;
+            scale::measure(turn.times(rounds))?;
             Ok(ExitCode::SUCCESS)
         }
         Command::Serve {

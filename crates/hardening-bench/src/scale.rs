@@ -13,7 +13,7 @@ use anyhow::{Context as _, Result};
 use serde::{Deserialize, Serialize};
 
 use crate::contender::Running;
-use crate::load::{Client, Figures, Protocol, cpu_of, memory_of};
+use crate::load::{Client, Extent, Figures, Protocol, cpu_of, memory_of};
 use crate::report::{Limit, Ratio};
 use crate::{Size, Written, review, wait};
 use apiserver::{ApiServer, Resource};
@@ -49,12 +49,12 @@ const COUNTS: [u32; 4] = [1, 10, 1_000, 10_000];
 /// Events of a kind, over which their cost is averaged.
 const EVENTS: u32 = 1_000;
 
-/// Measures every number of policies; reviews in turns, in `rounds`.
+/// Measures every number of policies; reviews in turns.
 ///
 /// # Errors
 ///
 /// Where the program does not start, or does not do what it is sent.
-pub fn measure(rounds: usize, turn: Duration) -> Result<Vec<Row>> {
+pub fn measure(extent: Extent) -> Result<Vec<Row>> {
     let runtime = tokio::runtime::Runtime::new().context("start the runtime")?;
     let mut programs = Vec::new();
     for count in COUNTS {
@@ -68,11 +68,12 @@ pub fn measure(rounds: usize, turn: Duration) -> Result<Vec<Row>> {
         .map(|(_, program, _)| Client::start(program, body.path(), (Protocol::Http2, 16)));
     let mut clients = started.collect::<Result<Vec<_>>>()?;
     let mut figures = vec![Vec::new(); COUNTS.len()];
-    for _ in 0..rounds {
+    for _ in 0..extent.rounds {
         for (client, figures) in clients.iter_mut().zip(&mut figures) {
-            figures.push(client.turn(turn)?);
+            figures.push(client.turn(extent.turn)?);
         }
     }
+    // Before the programs.
     drop(clients);
     let rows = programs
         .into_iter()

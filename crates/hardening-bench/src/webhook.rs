@@ -4,14 +4,13 @@ use std::fmt::{self, Write as _};
 use std::fs;
 use std::io::IsTerminal as _;
 use std::path::Path;
-use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::{Deserialize, Serialize};
 
 use crate::contender::Contender;
-use crate::load::{Client, Figures, Protocol};
+use crate::load::{Client, Extent, Figures, Protocol};
 use crate::report::{Limit, Ratio};
 use crate::{Size, Written, review};
 
@@ -54,15 +53,6 @@ pub enum Measure {
     Throughput,
     /// The median of the requests' times.
     Median,
-}
-
-/// How much is measured.
-#[derive(Clone, Copy, Debug)]
-pub struct Extent {
-    /// How often every contender has its turn under every load.
-    pub rounds: usize,
-    /// How long a turn is.
-    pub turn: Duration,
 }
 
 // === the loads ===
