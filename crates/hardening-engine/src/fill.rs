@@ -167,6 +167,7 @@ impl<'p, 'a> Pass<'p, 'a> {
     }
 
     /// Fills a value in unless a guard holds it back; which one, if any.
+    #[inline(never)]
     fn attempt(
         &mut self,
         at: At,

@@ -216,6 +216,7 @@ fn name(group: &[&Fill<'_>]) -> &'static str {
     dot.and_then(|dot| path.get(dot + 1..)).unwrap_or(path)
 }
 
+#[inline(never)]
 fn add_or_append(
     ops: &mut Operations<'_>,
     object: &[&str],
@@ -276,6 +277,7 @@ fn write_members<'f, 'a: 'f>(out: &mut Vec<u8>, groups: impl Iterator<Item = &'f
     out.push(b'}');
 }
 
+#[inline(never)]
 fn write_value(out: &mut Vec<u8>, group: &[&Fill<'_>]) {
     match group.first().map(|fill| &fill.value) {
         Some(FillValue::Single(value)) => value.write_json(out),

@@ -20,6 +20,9 @@ pub const FILLED: &str = "podhardening.dev/filled";
 /// On the pod: guard to the fields that it held back.
 pub const WITHHELD: &str = "podhardening.dev/withheld";
 
+/// What both begin with.
+const DOMAIN: &str = "podhardening.dev/";
+
 /// The most bytes that all annotations of an object may have together; beyond it the API server refuses
 /// the object.
 pub(crate) const ANNOTATIONS_LIMIT: usize = 256 * 1024;
@@ -157,8 +160,8 @@ pub(crate) fn write(ops: &mut Operations<'_>, plan: &Plan<'_>, records: &Records
         (Some(_), None) => ops.add(["/metadata/annotations"], object),
         (Some(_), Some(_)) => {
             for (key, json) in records {
-                let (prefix, name) = key.split_once('/').unwrap_or_default();
-                ops.add(["/metadata/annotations/", prefix, "~1", name], |out| {
+                let name = key.strip_prefix(DOMAIN).unwrap_or_default();
+                ops.add(["/metadata/annotations/podhardening.dev~1", name], |out| {
                     push(out, [json]);
                 });
             }

@@ -10,25 +10,26 @@ use std::marker::PhantomData;
 use serde::Deserialize;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
+use serde_json::value::RawValue;
 
 use crate::refusal::{Quoted, Refusal};
 use crate::review::Operation;
 
-/// The outermost object, with the pod as a `New`, and what it was before as an `Old`.
+/// The outermost object.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct Envelope<'a, New, Old> {
+pub(crate) struct Envelope<'a> {
     #[serde(borrow, default)]
     api_version: Cow<'a, str>,
     #[serde(borrow, default)]
     kind: Cow<'a, str>,
     #[serde(borrow)]
-    pub(crate) request: Option<Object<Request<'a, New, Old>>>,
+    pub(crate) request: Option<Object<Request<'a>>>,
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct Request<'a, New, Old> {
+pub(crate) struct Request<'a> {
     #[serde(borrow, default)]
     pub(crate) uid: Cow<'a, str>,
     #[serde(borrow)]
@@ -42,8 +43,10 @@ pub(crate) struct Request<'a, New, Old> {
     #[serde(borrow, default)]
     operation: Cow<'a, str>,
     pub(crate) dry_run: Option<bool>,
-    pub(crate) object: Option<New>,
-    pub(crate) old_object: Option<Old>,
+    #[serde(borrow)]
+    pub(crate) object: Option<&'a RawValue>,
+    #[serde(borrow)]
+    pub(crate) old_object: Option<&'a RawValue>,
 }
 
 #[derive(Deserialize)]
@@ -85,9 +88,9 @@ const API_VERSION: &str = "admission.k8s.io/v1";
 /// The longest uid that is taken: a UUID has 36 characters.
 const LONGEST_UID: usize = 128;
 
-impl<'a, New, Old> Envelope<'a, New, Old> {
+impl<'a> Envelope<'a> {
     /// The request, and what it is about.
-    pub(crate) fn open(self) -> Result<(Request<'a, New, Old>, Operation, About), Refusal> {
+    pub(crate) fn open(self) -> Result<(Request<'a>, Operation, About), Refusal> {
         expect("kind", "AdmissionReview", &self.kind)?;
         expect("apiVersion", API_VERSION, &self.api_version)?;
         let Object(request) = self.request.ok_or(Refusal::Missing("request"))?;
@@ -96,12 +99,12 @@ impl<'a, New, Old> Envelope<'a, New, Old> {
     }
 }
 
-impl<New, Old> Request<'_, New, Old> {
+impl Request<'_> {
     fn about(&self) -> Result<(Operation, About), Refusal> {
         if self.uid.is_empty() {
             return Err(Refusal::Missing("request.uid"));
         }
-        if self.uid.len() > LONGEST_UID {
+        if !is_uid(&self.uid) {
             return Err(Refusal::InvalidName("request.uid"));
         }
         let Object(resource) = self
@@ -154,9 +157,12 @@ fn expect(field: &'static str, expected: &'static str, found: &str) -> Result<()
 }
 
 /// Whether a namespace could be called so: what could not exist need not be waited for.
-fn is_dns_label(name: &str) -> bool {
+pub(crate) fn is_dns_label(name: &str) -> bool {
     let inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
-    name.len() <= 63 && name.bytes().all(inner) && !name.starts_with('-') && !name.ends_with('-')
+    (1..=63).contains(&name.len())
+        && name.bytes().all(inner)
+        && !name.starts_with('-')
+        && !name.ends_with('-')
 }
 
 fn operation(name: &str) -> Result<Operation, Refusal> {
@@ -174,9 +180,14 @@ fn operation(name: &str) -> Result<Operation, Refusal> {
     }
 }
 
-/// A uid to answer with, if it is one that an API server could have sent.
+/// Whether an API server could have sent this uid.
+pub(crate) fn is_uid(uid: &str) -> bool {
+    (1..=LONGEST_UID).contains(&uid.len())
+}
+
+/// A uid to answer with, if it is one.
 pub(crate) fn presentable(uid: &str) -> Option<String> {
-    (!uid.is_empty() && uid.len() <= LONGEST_UID).then(|| uid.to_owned())
+    is_uid(uid).then(|| uid.to_owned())
 }
 
 // === impl Object ===

@@ -36,6 +36,7 @@ mod json;
 mod listener;
 mod log_limit;
 mod managed_fields;
+mod new_pod;
 
 pub use admin::Admin;
 pub use callers::{Callers, CallersError};

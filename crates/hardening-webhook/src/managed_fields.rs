@@ -53,7 +53,7 @@ mod tests {
     struct Metadata {}
 
     fn is_read(body: &str, known: Option<Range<usize>>) -> bool {
-        json::read::<Object>(body, known).is_some()
+        json::read(body, known, |reader| reader.value::<Object>()).is_some()
     }
 
     #[track_caller]

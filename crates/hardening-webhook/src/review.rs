@@ -1,19 +1,17 @@
 //! What the API server asks, read from a request's body.
 //!
-//! Of the pod only those fields are looked at that matter, and none is copied. A body is parsed once, by a reader
-//! of our own, where it is written as an API server writes it and nothing is wrong with it. Where something is, it
-//! is gone through again by serde_json with the object left raw, so that a pod that cannot be read still leaves the
-//! request's uid to answer with.
+//! Of the pod only those fields are looked at that matter, and none is copied. A review of a new pod that is written as
+//! API servers write it, and with which nothing is wrong, is read in one go. Any other is gone through by serde_json with
+//! the object left raw, so that a pod that cannot be read still leaves the request's uid to answer with.
 
 use std::borrow::Cow;
 
 use hardening_engine::Pod;
-use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 
 use crate::envelope::{About, Envelope, Object, presentable, uid_of_broken};
+use crate::new_pod::{self, NewPod};
 use crate::refusal::{JsonFault, Refusal, Refused};
-use crate::{json, managed_fields};
 
 /// What the API server asks.
 #[derive(Debug)]
@@ -43,12 +41,6 @@ pub enum Operation {
     Connect,
 }
 
-/// With a pod, and what was before unread. The pod is large, and handed on often.
-type NewPod<'a> = Object<Envelope<'a, Object<Box<Pod<'a>>>, IgnoredAny>>;
-
-/// With the objects unread.
-type RawEnvelope<'a> = Envelope<'a, &'a RawValue, &'a RawValue>;
-
 // === impl Review ===
 
 impl<'a> Review<'a> {
@@ -63,31 +55,26 @@ impl<'a> Review<'a> {
         }
         let text = simdutf8::compat::from_utf8(body)
             .map_err(|error| Refused::without_uid(Refusal::NotUtf8(error.valid_up_to())))?;
-        match Self::of_new_pod(text) {
-            Some(review) => Ok(review),
+        match new_pod::read(text) {
+            Some(new) => Ok(Self::of_new_pod(new)),
             None => Self::of_anything(text),
         }
     }
 
-    /// Reads a review of a new pod, which nearly all are, in one go; `None`: it is not one, or not written as usual.
-    fn of_new_pod(text: &'a str) -> Option<Self> {
-        let managed_fields = managed_fields::find(text);
-        let Object(envelope) = json::read::<NewPod<'a>>(text, managed_fields)?;
-        let (request, operation, about) = envelope.open().ok()?;
-        let Object(pod) = request.object?;
-        (about == About::NewPod).then_some(Self {
-            uid: request.uid,
-            namespace: request.namespace,
-            operation,
-            dry_run: request.dry_run.unwrap_or(false),
-            pod: Some(pod),
-        })
+    fn of_new_pod(new: NewPod<'a>) -> Self {
+        Self {
+            uid: Cow::Borrowed(new.uid),
+            namespace: Cow::Borrowed(new.namespace),
+            operation: Operation::Create,
+            dry_run: new.dry_run,
+            pod: Some(new.pod),
+        }
     }
 
     /// Reads any review, or says what is wrong with it.
     fn of_anything(text: &'a str) -> Result<Self, Refused> {
         let Object(envelope) =
-            serde_json::from_str::<Object<RawEnvelope<'a>>>(text).map_err(|error| Refused {
+            serde_json::from_str::<Object<Envelope<'a>>>(text).map_err(|error| Refused {
                 uid: uid_of_broken(text),
                 why: Refusal::Malformed(JsonFault::from(&error)),
             })?;
@@ -101,7 +88,7 @@ impl<'a> Review<'a> {
         })
     }
 
-    fn of_envelope(envelope: RawEnvelope<'a>) -> Result<Self, Refusal> {
+    fn of_envelope(envelope: Envelope<'a>) -> Result<Self, Refusal> {
         let (request, operation, about) = envelope.open()?;
         let object = || object("request.object", request.object);
         let pod = match about {

@@ -3,7 +3,7 @@
 use hyper::StatusCode;
 use serde_json::{Value, json};
 
-use crate::support::{Answer, Service, recorded, reviews};
+use crate::support::{Answer, Service, as_sent, recorded, reviews};
 
 /// Sends a recorded review and compares the answer, its patch decoded, with the file beside it.
 /// `UPDATE_EXPECT=1` writes the file anew.
@@ -142,7 +142,7 @@ async fn what_is_sent_twice_is_answered_alike_and_the_second_pass_adds_nothing()
 
     let mut review: Value = serde_json::from_slice(&recorded("create-deployment-pod")).unwrap();
     json_patch::patch(&mut review["request"]["object"], &first.patch().unwrap()).unwrap();
-    let second = service.post(review.to_string()).await;
+    let second = service.post(as_sent(&review)).await;
     assert_eq!(second.status, StatusCode::OK);
     assert_eq!(second.patch(), None);
 }
@@ -153,7 +153,7 @@ async fn the_namespace_is_the_requests_and_not_the_objects() {
     for object_namespace in [json!(null), json!(""), json!("staging")] {
         let mut review: Value = serde_json::from_slice(&recorded("create-deployment-pod")).unwrap();
         review["request"]["object"]["metadata"]["namespace"] = object_namespace.clone();
-        let answer = service.post(review.to_string()).await;
+        let answer = service.post(as_sent(&review)).await;
         let filled = &answer.json()["response"]["auditAnnotations"]["filled"];
         assert!(
             filled.as_str().unwrap().contains("shop/hardened@3"),
@@ -166,7 +166,7 @@ async fn the_namespace_is_the_requests_and_not_the_objects() {
 async fn escapes_in_what_is_repeated_are_escaped_again() {
     let mut review: Value = serde_json::from_slice(&recorded("create-deployment-pod")).unwrap();
     review["request"]["uid"] = json!("a\"b\\c\u{7}é");
-    let answer = Service::new().post(review.to_string()).await;
+    let answer = Service::new().post(as_sent(&review)).await;
     assert_eq!(answer.json()["response"]["uid"], "a\"b\\c\u{7}é");
     assert!(answer.is_patched());
 }

@@ -8,7 +8,7 @@ use hyper::Request;
 use hyper::body::{Bytes, Frame};
 use serde_json::{Value, json};
 
-use crate::support::{Service, create_review, recorded};
+use crate::support::{Service, as_sent, create_review, recorded};
 
 type AnyBody = UnsyncBoxBody<Bytes, std::io::Error>;
 
@@ -94,7 +94,7 @@ fn review(
 ) -> Case {
     let mut review = create_review();
     *review.pointer_mut(pointer).unwrap() = value;
-    body(name, review.to_string(), uid, message)
+    body(name, as_sent(&review), uid, message)
 }
 
 /// A review of which one member was taken out.
@@ -108,7 +108,7 @@ fn without(name: &'static str, pointer: &str, uid: bool, message: &'static str) 
         .unwrap()
         .remove(key)
         .unwrap();
-    body(name, review.to_string(), uid, message)
+    body(name, as_sent(&review), uid, message)
 }
 
 fn http_cases() -> Vec<Case> {

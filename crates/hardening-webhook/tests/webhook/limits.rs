@@ -14,7 +14,7 @@ use hyper::{Request, StatusCode, Version};
 use serde_json::json;
 use tokio::time::Instant;
 
-use crate::support::{PanicsFor, Service, create_review, post, recorded};
+use crate::support::{PanicsFor, Service, as_sent, create_review, post, recorded};
 
 /// A body that arrives when the test sends it.
 fn sent_later() -> (
@@ -190,7 +190,7 @@ async fn a_panic_costs_one_review() {
     let lucky = recorded("create-deployment-pod");
     let answers = futures::future::join_all((0..100).map(|i| {
         let body = if i % 10 == 3 {
-            unlucky.to_string().into_bytes()
+            as_sent(&unlucky).into_bytes()
         } else {
             lucky.clone()
         };

@@ -10,7 +10,8 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 use crate::support::{
-    Client, PROTOCOLS, PanicsFor, Protocol, Setup, create_review, eventually, recorded, tls, within,
+    Client, PROTOCOLS, PanicsFor, Protocol, Setup, as_sent, create_review, eventually, recorded,
+    tls, within,
 };
 
 #[tokio::test]
@@ -40,7 +41,7 @@ async fn a_large_review_does_not_stall() {
     let server = Setup::new().start().await;
     for protocol in PROTOCOLS {
         let mut client = server.connect(protocol).await;
-        let answer = within(client.post(review.to_string())).await.unwrap();
+        let answer = within(client.post(as_sent(&review))).await.unwrap();
         assert!(answer.is_patched(), "{protocol:?}");
         // Too large is said, and not cut off, though the client sends all of it first.
         let answer = within(client.post(vec![b' '; 8 << 20])).await.unwrap();
@@ -62,7 +63,7 @@ async fn a_panic_leaves_the_connection_as_it_is() {
     for protocol in PROTOCOLS {
         let mut client = server.connect(protocol).await;
         for _ in 0..3 {
-            let answer = within(client.post(unlucky.to_string())).await.unwrap();
+            let answer = within(client.post(as_sent(&unlucky))).await.unwrap();
             assert_eq!(answer.status, StatusCode::INTERNAL_SERVER_ERROR);
             assert!(client.create_pod().await.is_patched());
         }
@@ -427,7 +428,7 @@ async fn an_answer_under_way_over_http2_is_given_before_the_end() {
     let mut client = server.connect(Protocol::Http2).await;
     let mut review = create_review();
     review["request"]["namespace"] = json!("brand-new");
-    let answering = tokio::spawn(async move { client.post(review.to_string()).await });
+    let answering = tokio::spawn(async move { client.post(as_sent(&review)).await });
     server
         .until_metric("podhardening_reviews_in_flight", 1.0)
         .await;

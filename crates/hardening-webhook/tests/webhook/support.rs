@@ -70,6 +70,46 @@ pub(crate) fn create_review() -> Value {
     serde_json::from_slice(&recorded("create-deployment-pod")).unwrap()
 }
 
+/// The text of a review, with what stands around the pod in the order in which an API server writes it, and what that does
+/// not have at the end.
+pub(crate) fn as_sent(review: &Value) -> String {
+    const ORDER: [&str; 18] = [
+        "group",
+        "version",
+        "uid",
+        "kind",
+        "apiVersion",
+        "request",
+        "resource",
+        "subResource",
+        "requestKind",
+        "requestResource",
+        "requestSubResource",
+        "name",
+        "namespace",
+        "operation",
+        "userInfo",
+        "object",
+        "oldObject",
+        "dryRun",
+    ];
+    let Value::Object(members) = review else {
+        return review.to_string();
+    };
+    let mut members: Vec<_> = members.iter().collect();
+    let place = |name: &str| ORDER.iter().position(|other| *other == name);
+    members.sort_by_key(|(name, _)| place(name).unwrap_or(ORDER.len()));
+    let members = members.iter().map(|(name, value)| {
+        // An object that a cluster has is written as it comes.
+        let value = match name.as_str() {
+            "object" | "oldObject" => value.to_string(),
+            _ => as_sent(value),
+        };
+        format!("{}:{value}", json!(name))
+    });
+    format!("{{{}}}", members.collect::<Vec<_>>().join(","))
+}
+
 /// A decision that goes wrong for pods that have a label, and is the engine's for all others.
 #[derive(Debug)]
 pub(crate) struct PanicsFor(pub(crate) &'static str);

@@ -9,13 +9,13 @@ use hyper::StatusCode;
 use serde_json::json;
 use tokio::time::Instant;
 
-use crate::support::{Answer, Service, add_namespace, create_review};
+use crate::support::{Answer, Service, add_namespace, as_sent, create_review};
 
 fn review() -> String {
     let mut review = create_review();
     review["request"]["namespace"] = json!("brand-new");
     review["request"]["object"]["metadata"]["namespace"] = json!("brand-new");
-    review.to_string()
+    as_sent(&review)
 }
 
 /// Sends a review of a namespace nobody has seen, lets the time pass, and then changes what is known.
