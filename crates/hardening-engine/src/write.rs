@@ -4,9 +4,6 @@
 //! Most of it is text of a few bytes, and a call of `memcpy` costs many times that where the libc is musl. So what is
 //! constant is written in place by the compiler, which knows its length, and what is not is copied in pieces of constant
 //! length.
-//!
-//! What writes at many places is a function of its own for all of them: nearly all code of a review runs once in it, and
-//! fetching it takes longer than running it.
 
 /// Writes text as it is. Where all of it is constant, `Vec::extend_from_slice` is cheaper still.
 pub(crate) fn push<const N: usize>(out: &mut Vec<u8>, parts: [&str; N]) {
@@ -15,7 +12,6 @@ pub(crate) fn push<const N: usize>(out: &mut Vec<u8>, parts: [&str; N]) {
     }
 }
 
-#[inline(never)]
 fn push_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
     match bytes.len() {
         0..4 => {
@@ -59,7 +55,6 @@ pub(crate) fn write_list<T>(
 }
 
 /// Writes a JSON string.
-#[inline(never)]
 pub fn write_string(out: &mut Vec<u8>, text: &str) {
     if needs_escapes(text.as_bytes()) {
         // A string cannot fail to become JSON, nor a Vec to be written to.
