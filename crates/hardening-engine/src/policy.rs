@@ -69,6 +69,18 @@ pub struct PolicyKey {
     pub name: String,
 }
 
+impl PolicyKey {
+    /// Of a policy that an API server has: it names every object, and puts none that is not a cluster's outside of a
+    /// namespace.
+    #[must_use]
+    pub fn of(metadata: &ObjectMeta) -> Self {
+        Self {
+            namespace: metadata.namespace.clone(),
+            name: metadata.name.clone().unwrap_or_default(),
+        }
+    }
+}
+
 /// A policy compiled.
 #[derive(Debug)]
 pub struct Policy {
@@ -380,20 +392,12 @@ impl Policy {
 
 /// Which policy an object is; a namespaced one without a namespace, as in a file, is of `default`.
 fn key(kind: PolicyKind, metadata: &ObjectMeta) -> PolicyKey {
-    let namespace = || {
-        metadata
-            .namespace
-            .as_deref()
-            .unwrap_or("default")
-            .to_owned()
+    let PolicyKey { namespace, name } = PolicyKey::of(metadata);
+    let namespace = match kind {
+        PolicyKind::Namespaced => namespace.or_else(|| Some("default".to_owned())),
+        PolicyKind::Cluster => None,
     };
-    PolicyKey {
-        namespace: match kind {
-            PolicyKind::Namespaced => Some(namespace()),
-            PolicyKind::Cluster => None,
-        },
-        name: metadata.name.clone().unwrap_or_default(),
-    }
+    PolicyKey { namespace, name }
 }
 
 /// The object's spec as its type; or all that is wrong with the object, which the error of a failed

@@ -166,7 +166,7 @@ impl Key {
     }
 
     pub(crate) fn of_policy<K>(object: &RawPolicy<K>) -> Self {
-        Self::Policy(policy_key(&object.metadata))
+        Self::Policy(PolicyKey::of(&object.metadata))
     }
 
     pub(crate) fn of_namespace(object: &Namespace) -> Self {
@@ -227,7 +227,7 @@ impl Object {
             spec,
             kind: _,
         } = object;
-        let key = policy_key(&metadata);
+        let key = PolicyKey::of(&metadata);
         let policy = Policy::from_spec(key.clone(), metadata.generation, spec);
         Self::Policy(key, Box::new(policy))
     }
@@ -319,13 +319,6 @@ fn metadata<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Box<ObjectMeta
         labels,
         ..ObjectMeta::default()
     }))
-}
-
-fn policy_key(metadata: &ObjectMeta) -> PolicyKey {
-    PolicyKey {
-        namespace: metadata.namespace.clone(),
-        name: name(metadata),
-    }
 }
 
 /// The API server names every object.

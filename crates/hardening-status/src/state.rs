@@ -85,7 +85,7 @@ impl State {
         match event {
             Event::Init => self.listing(kind).begin(),
             Event::InitApply(object) => {
-                let key = key(&object);
+                let key = PolicyKey::of(&object.metadata);
                 self.listing(kind).list(key);
                 self.apply(kind, object);
             }
@@ -100,7 +100,7 @@ impl State {
                 self.synced(was_synced);
             }
             Event::Apply(object) => self.apply(kind, object),
-            Event::Delete(object) => self.delete(&key(&object)),
+            Event::Delete(object) => self.delete(&PolicyKey::of(&object.metadata)),
         }
     }
 
@@ -223,7 +223,7 @@ impl State {
     }
 
     fn apply(&mut self, kind: PolicyKind, object: DynamicObject) {
-        let key = key(&object);
+        let key = PolicyKey::of(&object.metadata);
         let (uid, generation) = (object.metadata.uid.clone(), object.metadata.generation);
         let (version, seen) = (object.metadata.resource_version.clone(), status(&object));
         self.marked.insert(key.clone());
@@ -331,14 +331,6 @@ pub(crate) fn kind_of(key: &PolicyKey) -> PolicyKind {
     match key.namespace {
         Some(_) => PolicyKind::Namespaced,
         None => PolicyKind::Cluster,
-    }
-}
-
-fn key(object: &DynamicObject) -> PolicyKey {
-    PolicyKey {
-        namespace: object.metadata.namespace.clone(),
-        // The API server names every object.
-        name: object.metadata.name.clone().unwrap_or_default(),
     }
 }
 
