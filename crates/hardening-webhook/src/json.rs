@@ -5,9 +5,9 @@
 //! whitespace, nor where in a text an error is. What it passes over must be JSON all the same, but for one value of which
 //! it may be told the end.
 //!
-//! It takes nothing that serde_json refuses, and makes nothing else of it. What it does not take (whitespace, a
-//! fraction where a value is wanted, 65 brackets in each other, and what is no JSON) is for serde_json, which also
-//! says what is wrong with it.
+//! It takes nothing that serde_json refuses, and makes nothing else of it. What it does not take (whitespace, an
+//! escape in a member's name, a fraction where a value is wanted, 65 brackets in each other, and what is no JSON) is for
+//! serde_json, which also says what is wrong with it.
 
 use std::fmt;
 use std::ops::Range;
