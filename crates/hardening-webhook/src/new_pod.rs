@@ -84,23 +84,13 @@ mod tests {
         assert_eq!(new.uid, "5f1c0a52-3c1b-4a83-9d0e-1e8f5b1f7a10");
         assert_eq!((new.namespace, new.dry_run), ("shop", false));
         assert_eq!(new.pod.label("app"), Some("cart"));
-        for (written, instead) in [
-            (r#""dryRun":false"#, r#""dryRun":true"#),
-            (
-                r#""namespace":"shop","operation""#,
-                r#""name":"web","namespace":"shop","operation""#,
-            ),
-            (
-                r#""options":{"kind":"CreateOptions","apiVersion":"meta.k8s.io/v1"}"#,
-                r#""options":null"#,
-            ),
-        ] {
-            assert!(RECORDED.contains(written), "{written}");
-            assert!(
-                is_read(&RECORDED.replacen(written, instead, 1)),
-                "{instead}"
-            );
-        }
+        let named = include_str!("../tests/webhook/reviews/create-dry-run-root-pod.json");
+        let new = read(named).unwrap();
+        assert_eq!((new.namespace, new.dry_run), ("staging", true));
+        // What nobody asks for may be anything.
+        let options = r#"{"kind":"CreateOptions","apiVersion":"meta.k8s.io/v1"}"#;
+        assert!(RECORDED.contains(options));
+        assert!(is_read(&RECORDED.replacen(options, "null", 1)));
     }
 
     #[test]
