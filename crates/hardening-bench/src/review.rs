@@ -38,26 +38,31 @@ pub enum Written {
 /// As [`pod`].
 pub fn review(size: Size, written: Written) -> Result<Vec<u8>> {
     let object = as_sent(pod(size, written)?)?;
-    Ok(AROUND.join(&object).into_bytes())
+    Ok(
+        [BEFORE_NAMESPACE, NAMESPACE, BEFORE_POD, &object, BEHIND_POD]
+            .concat()
+            .into_bytes(),
+    )
 }
 
-/// What stands before the pod and after it, member for member as an API server writes it.
-const AROUND: [&str; 2] = [
-    concat!(
-        r#"{"kind":"AdmissionReview","apiVersion":"admission.k8s.io/v1","request":{"#,
-        r#""uid":"9b7f9f1c-0d5c-4d4e-9a43-7c1d4f6f3b52","#,
-        r#""kind":{"group":"","version":"v1","kind":"Pod"},"#,
-        r#""resource":{"group":"","version":"v1","resource":"pods"},"#,
-        r#""requestKind":{"group":"","version":"v1","kind":"Pod"},"#,
-        r#""requestResource":{"group":"","version":"v1","resource":"pods"},"#,
-        r#""namespace":"shop","operation":"CREATE","#,
-        r#""userInfo":{"username":"system:serviceaccount:kube-system:replicaset-controller","#,
-        r#""uid":"5a1e3c52-6a4e-4d3a-8f0f-6f3c8b8a4a11","#,
-        r#""groups":["system:serviceaccounts","system:serviceaccounts:kube-system","system:authenticated"]},"#,
-        r#""object":"#,
-    ),
-    r#","oldObject":null,"dryRun":false,"options":{"kind":"CreateOptions","apiVersion":"meta.k8s.io/v1"}}}"#,
-];
+// What stands around the pod, member for member as an API server writes it.
+const BEFORE_NAMESPACE: &str = concat!(
+    r#"{"kind":"AdmissionReview","apiVersion":"admission.k8s.io/v1","request":{"#,
+    r#""uid":"9b7f9f1c-0d5c-4d4e-9a43-7c1d4f6f3b52","#,
+    r#""kind":{"group":"","version":"v1","kind":"Pod"},"#,
+    r#""resource":{"group":"","version":"v1","resource":"pods"},"#,
+    r#""requestKind":{"group":"","version":"v1","kind":"Pod"},"#,
+    r#""requestResource":{"group":"","version":"v1","resource":"pods"},"#,
+    r#""namespace":""#,
+);
+const BEFORE_POD: &str = concat!(
+    r#"","operation":"CREATE","#,
+    r#""userInfo":{"username":"system:serviceaccount:kube-system:replicaset-controller","#,
+    r#""uid":"5a1e3c52-6a4e-4d3a-8f0f-6f3c8b8a4a11","#,
+    r#""groups":["system:serviceaccounts","system:serviceaccounts:kube-system","system:authenticated"]},"#,
+    r#""object":"#,
+);
+const BEHIND_POD: &str = r#","oldObject":null,"dryRun":false,"options":{"kind":"CreateOptions","apiVersion":"meta.k8s.io/v1"}}}"#;
 
 /// The pod's text as an API server writes it: `managedFields` last in its `metadata`, and not by the alphabet.
 fn as_sent(mut pod: Value) -> Result<String> {
